@@ -1,0 +1,169 @@
+"""The options of every command; those of ``reduce`` are made from the fields of the run definition."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from .. import __version__
+from ..workflow.rundef import RunDefinition
+from . import commands
+
+_ABOUT = "Reduce data of the LRS2 spectrograph (HET): raw nights become calibrated spectra through executed notebooks."
+
+_EXIT_CODES = """\
+exit codes: 0 all done; 1 something failed or is blocked, the rest is done; 2 the request is invalid or nothing can be
+reduced; 3 interrupted, run again to go on. PANACEA_NB_DEBUG=1 shows tracebacks."""
+
+_EXAMPLES = {
+    "": """\
+examples:
+  panacea-nb simulate raw --date 20250115 --seed 1
+  panacea-nb reduce -d 20250115 --baseraw raw
+  panacea-nb status -d 20250115""",
+    "reduce": """\
+examples:
+  panacea-nb reduce -d 20260115 -s orange --baseraw /data/LRS2
+  panacea-nb reduce -d 20260115 -s uv,orange -o HD_19445 --output /data/reduced
+  panacea-nb reduce -d 20260115 -cw 5007 -wb 20 --source_x 1.2 --source_y -0.4 --tag fixed
+  panacea-nb reduce -d 20260115 --cal-date twi=20260113 --exclude 12,20260114:13
+  panacea-nb reduce -d 20260115 --dry-run
+  panacea-nb reduce -d 20260115 --redo sky
+  panacea-nb reduce --config run.yaml --jobs 8
+
+A stage is named by its number, its word or both: 06, sky, 06_sky.""",
+    "inspect": """\
+example:
+  panacea-nb inspect -d 20260115 -s orange --baseraw /data/LRS2""",
+    "status": """\
+examples:
+  panacea-nb status                    all nights under runs/
+  panacea-nb status -d 20260115        every task of a night, also while it runs""",
+    "report": """\
+example:
+  panacea-nb report -d 20260115 --output /data/reduced""",
+    "lab": """\
+examples:
+  panacea-nb lab                       opens the notebooks in the browser
+  panacea-nb lab -- --no-browser --port 9999""",
+    "simulate": """\
+example:
+  panacea-nb simulate raw --date 20250115 --seed 1 --sides uv,orange""",
+}
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Room for the long names of the options."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=112)
+
+
+def make_parser(asked: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the whole command line.
+
+    Parameters
+    ----------
+    asked : sequence of str
+        The command line: options that need a heavy import are made only for the command that has them.
+    """
+    parser = argparse.ArgumentParser(
+        prog="panacea-nb",
+        description=_ABOUT,
+        epilog=f"{_EXAMPLES['']}\n\n{_EXIT_CODES}",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"panacea_nb {__version__}")
+    sub = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, text, add in (
+        ("simulate", "make a raw night with known truth", _simulate_options),
+        ("inspect", "list a raw night and the calibrations that serve it", _inspect_options),
+        ("reduce", "reduce a night", _reduce_options),
+        ("status", "show what became of every task of a night", _status_options),
+        ("report", "build the report of a night", _report_options),
+        ("lab", "open JupyterLab on the notebooks", _lab_options),
+    ):
+        command = sub.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"{_EXAMPLES[name]}\n\n{_EXIT_CODES}",
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=getattr(commands, name))
+        if name != "simulate" or name in asked[:1]:
+            add(command)
+    return parser
+
+
+def _simulate_options(parser: argparse.ArgumentParser) -> None:
+    from .. import simulate
+
+    simulate.add_arguments(parser)
+
+
+def _definition_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Options of the run definition; what is not given stays away, so that a configuration file can supply it."""
+    for item in dataclasses.fields(RunDefinition):
+        if item.name not in names:
+            continue
+        about = item.metadata
+        unit = f" [{about['unit']}]" if about["unit"] else ""
+        text = f"{about['help']}{unit}{_default(item)}".replace("%", "%%")
+        how: dict = {"dest": item.name, "help": text, "default": argparse.SUPPRESS}
+        if item.type == "bool":
+            how["action"] = "store_true"
+        else:
+            how["metavar"] = about["metavar"]
+            how["action"] = "append" if about["repeat"] else "store"
+        parser.add_argument(*about["flags"], **how)
+
+
+def _default(item: dataclasses.Field) -> str:
+    if (
+        item.type == "bool"
+        or item.default in ("", None, (), dataclasses.MISSING)
+        or "(default" in item.metadata["help"]
+    ):
+        return ""
+    value = ",".join(item.default) if isinstance(item.default, tuple) else item.default
+    return f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
+
+
+def _reduce_options(parser: argparse.ArgumentParser) -> None:
+    everything = [item.name for item in dataclasses.fields(RunDefinition)]
+    parser.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        help="take options from this file (such as a run.yaml); the command line overrides it",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print the plan and why each task would run")
+    _definition_options(parser, everything)
+
+
+def _inspect_options(parser: argparse.ArgumentParser) -> None:
+    _definition_options(parser, ["night", "sides", "baseraw", "use_flat", "cal_dates", "exclude"])
+
+
+def _night_options(parser: argparse.ArgumentParser) -> None:
+    _definition_options(parser, ["night", "output", "tag"])
+
+
+def _status_options(parser: argparse.ArgumentParser) -> None:
+    _night_options(parser)
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    _night_options(parser)
+
+
+def _lab_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="folder to open (default: notebooks/ of the checkout; without one, copies of the notebooks in ./notebooks)",
+    )
+    parser.add_argument("extra", nargs="*", metavar="OPTION", help="further options for JupyterLab, after --")

@@ -1,0 +1,61 @@
+"""Files between stages: named arrays and plain values in one FITS file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+META = "META"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What one stage left for the next: ``bundle["name"]`` is an array, ``bundle.meta`` plain values."""
+
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def flag(self, name: str) -> np.ndarray:
+        """A mask as bool."""
+        return self.arrays[name].astype(bool)
+
+
+def to_hdus(arrays: dict[str, np.ndarray], meta: dict[str, Any] | None = None) -> fits.HDUList:
+    """One image extension per array (bool as uint8), and the plain values as JSON text in the extension META."""
+    text = json.dumps(meta or {}, sort_keys=True, default=_plain).encode("utf-8")
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.frombuffer(text, np.uint8).copy(), name=META)])
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        hdus.append(fits.ImageHDU(array.astype(np.uint8) if array.dtype == bool else array, name=name))
+    return hdus
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be kept as a plain value")
+
+
+def read(path: Path, *names: str) -> Bundle:
+    """Read a file between stages, only the arrays ``names`` when given."""
+    wanted = {n.upper() for n in names}
+    arrays: dict[str, np.ndarray] = {}
+    meta: dict[str, Any] = {}
+    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+        for hdu in hdus[1:]:
+            if hdu.name == META:
+                meta = json.loads(hdu.data.tobytes().decode("utf-8"))
+            elif not wanted or hdu.name in wanted:
+                data = hdu.data
+                arrays[hdu.name.lower()] = data.astype(data.dtype.newbyteorder("="))
+    return Bundle(arrays, meta)

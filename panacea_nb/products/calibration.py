@@ -1,0 +1,173 @@
+"""The calibrations of a channel as the science stages need them, put together from what the calibration stages left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from astropy.io import fits
+
+from .. import raw
+from ..instrument import DEFAULT_AREA, N_COLUMNS
+from ..instrument import channel as find_channel
+from ..qa.decisions import Decision
+from ..reduce.bias import MasterBias, MasterDark
+from ..reduce.calibrated import FluxOptions
+from ..reduce.extract import FiberModel
+from ..reduce.flux import FluxScale
+from ..reduce.trace import PROFILE_BLOCK, ScatterModel, TraceResult
+from . import bundle
+from .layout import locate
+from .session import Task
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Attributes
+    ----------
+    bias, dark : master frames
+    bad : (ny, nx) bool
+    model : FiberModel; scatter : ScatterModel
+    wavelength : (nf, nx) [A, air]; lsf : (nf, nx) sigma [px]
+    throughput : (nf, nx); flat : (ny, nx) pixel flat
+    profile_scale : float, K of the flux scale
+    positions : (nf, 2) IFU arcsec
+    """
+
+    bias: MasterBias
+    dark: MasterDark
+    bad: np.ndarray
+    model: FiberModel
+    scatter: ScatterModel
+    wavelength: np.ndarray
+    lsf: np.ndarray
+    throughput: np.ndarray
+    flat: np.ndarray
+    profile_scale: float
+    positions: np.ndarray
+
+    @property
+    def binning(self) -> int:
+        return N_COLUMNS // self.bias.data.shape[1]
+
+
+def bias_arrays(bias: MasterBias, dark: MasterDark) -> tuple[dict, dict]:
+    arrays = {"bias": bias.data, "bad": bias.bad | dark.hot, "dark": dark.rate}
+    return arrays, {"rdnoise": bias.rdnoise, "n_frames": bias.n_frames, "dark_exposure": dark.exposure}
+
+
+def load_bias(task: Task) -> tuple[MasterBias, MasterDark, np.ndarray]:
+    """Master bias, master dark and bad pixels of the channel."""
+    found = bundle.read(task.input(task.work("01_bias", per_channel=True)))
+    bad = found.flag("bad")
+    meta = found.meta
+    bias = MasterBias(found["bias"], found["bias"], np.array(meta["rdnoise"]), bad, meta["n_frames"], np.zeros((0, 2)))
+    return bias, MasterDark(found["dark"], bad, meta["dark_exposure"]), bad
+
+
+def trace_arrays(result: TraceResult, image: np.ndarray, n_frames: int, kind: str) -> tuple[dict, dict]:
+    model = result.model
+    arrays = {
+        "trace": model.trace, "coef": model.coef, "alive": model.alive, "sigmas": result.scatter.sigmas,
+        "weights": result.scatter.weights, "widths": result.widths, "image": image.astype(np.float32),
+        "background": result.background, "amplitude": result.extraction.amplitude, "variance": result.extraction.variance,
+        "used": result.extraction.used,
+    }  # fmt: skip
+    return arrays, {"n_frames": n_frames, "kind": kind, "match": result.match}
+
+
+def load_model(found: bundle.Bundle) -> tuple[FiberModel, ScatterModel]:
+    """Fibre and scattered-light model from the file of 02_trace."""
+    model = FiberModel(found["trace"], found["coef"], PROFILE_BLOCK, found.flag("alive"))
+    return model, ScatterModel(found["sigmas"], found["weights"])
+
+
+def load(task: Task) -> Calibration:
+    """All calibrations of the task's channel.
+
+    Raises
+    ------
+    MissingInputError
+        When a calibration stage has not run.
+    """
+    bias, dark, bad = load_bias(task)
+    traced = bundle.read(task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights")
+    model, scatter = load_model(traced)
+    waves = bundle.read(task.input(task.work("03_wavelength", per_channel=True)), "wavelength", "lsf")
+    flats = bundle.read(task.input(task.work("04_flat", per_channel=True)), "throughput", "pixelflat", "defects")
+    return Calibration(
+        bias, dark, bad | flats.flag("defects"), model, scatter, waves["wavelength"], waves["lsf"], flats["throughput"],
+        flats["pixelflat"], float(flats.meta["profile_scale"]), find_channel(task.channel).fiber_positions(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScienceCalibration:
+    """What the later science stages need of the calibrations: a `Calibration` without its large frames.
+
+    Attributes
+    ----------
+    model : FiberModel; lsf, throughput : (nf, nx); flat : (ny, nx); profile_scale : float; positions : (nf, 2)
+    """
+
+    model: FiberModel
+    lsf: np.ndarray
+    throughput: np.ndarray
+    flat: np.ndarray
+    profile_scale: float
+    positions: np.ndarray
+
+    @property
+    def alive(self) -> np.ndarray:
+        return self.model.alive
+
+
+def load_science(task: Task) -> ScienceCalibration:
+    """Calibrations for 06_sky and 07_flux."""
+    traced = bundle.read(task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights")
+    waves = bundle.read(task.input(task.work("03_wavelength", per_channel=True)), "lsf")
+    flats = bundle.read(task.input(task.work("04_flat", per_channel=True)), "throughput", "pixelflat")
+    return ScienceCalibration(
+        load_model(traced)[0], waves["lsf"], flats["throughput"], flats["pixelflat"], float(flats.meta["profile_scale"]),
+        find_channel(task.channel).fiber_positions(),
+    )  # fmt: skip
+
+
+def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCalibration, options: FluxOptions):
+    """Exposure time, illuminated area, transparency and response of an exposure; every default is recorded with the task.
+
+    Returns
+    -------
+    scale : FluxScale, guide : GuiderSummary, response : (n_wave,) on the channel's grid
+    """
+    exptime = exposure.exptime
+    if exptime is None or exptime <= 0:
+        exptime = 1.0
+        task.record([Decision("NOEXPTIME", "the header has no exposure time: fluxes are per exposure, not per second", "warn")])
+    guide = raw.guider(locate(baseraw), exposure.start, exptime, task.layout.night, cache_dir=task.layout.work_dir / "index")
+    task.record(guide.decisions)
+    transparency = 1.0 if guide.transparency is None else guide.transparency
+    area = DEFAULT_AREA if guide.illumination is None else guide.illumination * DEFAULT_AREA
+    channel = find_channel(task.channel)
+    response = np.interp(channel.wave_grid(), *channel.response())
+    if options.standard_obsid is not None:
+        path = standard_response_path(task, options)
+        response = bundle_response(task.input(path))
+        task.record([Decision("STDRESP", f"response of the standard in {task.layout.relative(path)} used instead of the default", "info")])
+    else:
+        task.record([Decision("DEFRESP", "default response curve used", "info")])
+    return FluxScale(float(exptime), float(area), float(transparency), cal.profile_scale), guide, response
+
+
+def standard_response_path(task: Task, options: FluxOptions):
+    """File of the response that ``--standard_star_date --standard_star_obsid`` name."""
+    night = options.standard_date or task.layout.night
+    layout = replace(task.layout, night=night)
+    found = sorted(layout.cals_dir.glob(f"response_{night}_{int(options.standard_obsid):07d}_exp*_{task.channel}.fits"))
+    return found[0] if found else layout.response(options.standard_obsid, 1, task.channel)
+
+
+def bundle_response(path) -> np.ndarray:
+    """Response (n_wave,) of a response file."""
+    with fits.open(path) as hdus:
+        return np.asarray(hdus[0].data[1], float)

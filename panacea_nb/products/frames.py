@@ -1,0 +1,165 @@
+"""From raw exposures to channel images: the raw room's records through the first step of the reduction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from .. import raw
+from ..errors import PanaceaError
+from ..instrument import channel as find_channel
+from ..instrument import reference_wavelength
+from ..qa.decisions import Decision
+from ..reduce.bias import MasterBias, MasterDark, subtract
+from ..reduce.ccd import ChannelImage, process_amplifier, stack
+from ..reduce.maskbits import DQ
+from .layout import locate
+
+# Pixels that are known to be bad on the stacked 1x1 image: rows, columns (LRS2 users' experience, LRS2Multi).
+KNOWN_DEFECTS = {"uv": ((slice(79, 83), slice(979, 987)),)}
+
+
+class NoUsableFrameError(PanaceaError):
+    """All frames of a kind had to be left out."""
+
+
+def load_image(exposure: raw.Exposure, channel: str) -> ChannelImage:
+    """Read both amplifiers of a channel: overscan subtracted, in electrons, oriented and stacked."""
+    amps = find_channel(channel).amps
+    missing = exposure.missing(amps)
+    if missing:
+        raise NoUsableFrameError(f"{exposure.label}: no frame of amplifier {' and '.join(missing)}: channel {channel} cannot be reduced")
+    parts = []
+    for amp in amps:
+        frame = raw.read_amplifier(exposure.amps[amp])
+        parts.append(process_amplifier(frame.data, amp, exposure.amps[amp].cards))
+    image = stack(*parts)
+    for rows, columns in KNOWN_DEFECTS.get(channel, ()):
+        b = image.binning
+        image.mask[rows, columns.start // b : -(-columns.stop // b)] |= np.uint8(DQ.BADPIXEL)
+    return image
+
+
+def dark_time(exposure: raw.Exposure) -> float:
+    """Seconds in which dark current was collected: DARKTIME, else the exposure time."""
+    value = exposure.value("DARKTIME")
+    return float(value if value is not None and value > 0 else exposure.exptime or 0.0)
+
+
+def load_reduced(exposure: raw.Exposure, channel: str, bias: MasterBias, dark: MasterDark) -> ChannelImage:
+    """`load_image`, bias and dark subtracted."""
+    return subtract(load_image(exposure, channel), bias, dark, dark_time(exposure))
+
+
+def load_usable(
+    exposures: Iterable[raw.Exposure], channel: str, bias: MasterBias | None = None, dark: MasterDark | None = None
+) -> tuple[list[ChannelImage], list[raw.Exposure], list[Decision]]:
+    """Images of the exposures that can be read; the others are named in decisions."""
+    images, kept, decisions = [], [], []
+    for exposure in exposures:
+        try:
+            image = load_image(exposure, channel) if bias is None else load_reduced(exposure, channel, bias, dark)
+        except PanaceaError as error:
+            decisions.append(Decision("LEFTOUT", f"{exposure.label} left out: {error}", "warn"))
+            continue
+        decisions += image.decisions
+        images.append(image)
+        kept.append(exposure)
+    return images, kept, list(dict.fromkeys(decisions))
+
+
+def calibration_choice(path: Path, channel: str) -> raw.CalibrationChoice:
+    """The choice of calibrations that 00_inventory wrote for a channel."""
+    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    if channel not in record["channels"]:
+        raise NoUsableFrameError(f"{path} holds no calibrations of channel {channel}: run 00_inventory for it")
+    return raw.CalibrationChoice.from_dict(record["channels"][channel])
+
+
+def brightness(image: ChannelImage) -> float:
+    """75th percentile [e-]: how well a twilight is exposed."""
+    return float(np.percentile(image.data[::5, ::5], 75))
+
+
+MIN_TWILIGHT = 100.0  # e-, 75th percentile: fainter twilights are left out (Panacea's rule)
+MAX_TWILIGHT = 45000.0  # e-, 75th percentile: beyond, fibres saturate
+MAX_ARC = 3000.0  # e-, median: a saturated lamp (Panacea's rule)
+MAX_SATURATED = 0.02  # share of saturated pixels
+
+
+def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[int], list[Decision]]:
+    """Indices of the flats or twilights that are neither too faint nor saturated, and why the others are not used."""
+    keep, decisions = [], []
+    for i, (image, exposure) in enumerate(zip(images, exposures, strict=True)):
+        level = brightness(image)
+        saturated = float((image.mask & DQ.SATURATED > 0).mean())
+        if level < MIN_TWILIGHT:
+            decisions.append(Decision("FAINTFLAT", f"{exposure.label} left out: 75th percentile {level:.0f} e-, {MIN_TWILIGHT:.0f} needed", "info"))
+        elif level > MAX_TWILIGHT or saturated > MAX_SATURATED:
+            decisions.append(Decision("SATFLAT", f"{exposure.label} left out: saturated ({100 * saturated:.1f} % of the pixels)", "info"))
+        else:
+            keep.append(i)
+    if not keep:
+        raise NoUsableFrameError(
+            f"none of {len(images)} flat exposures is usable: {'; '.join(d.text for d in decisions) or 'there are none'}. "
+            "Choose others with --cal-date twi=YYYYMMDD, or --use_flat"
+        )
+    return keep, decisions
+
+
+def exposed_arcs(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[int], list[Decision]]:
+    """Indices of the arc frames that are not saturated, and why the others are not used."""
+    keep, decisions = [], []
+    for i, (image, exposure) in enumerate(zip(images, exposures, strict=True)):
+        level = float(np.median(image.data[::5, ::5]))
+        if level > MAX_ARC:
+            decisions.append(Decision("SATARC", f"{exposure.label} left out: median {level:.0f} e-, at most {MAX_ARC:.0f}", "warn"))
+        else:
+            keep.append(i)
+    if not keep:
+        raise NoUsableFrameError(f"none of {len(images)} arc exposures is usable: choose others with --cal-date cmp=YYYYMMDD")
+    return keep, decisions
+
+
+def unusable(images: list[ChannelImage]) -> np.ndarray | bool:
+    """Pixels (ny, nx) bool that are saturated or defective in any of the frames."""
+    bad = False
+    for image in images:
+        bad = bad | ((image.mask & (DQ.SATURATED | DQ.BADPIXEL)) > 0)
+    return bad
+
+
+def noise_rows(bias: MasterBias) -> np.ndarray:
+    """Measured read noise [e-] of every row, (ny, 1) float32."""
+    return np.repeat(bias.rdnoise.astype(np.float32), bias.data.shape[0] // 2)[:, None]
+
+
+def reference_map(channel: str, n_columns: int) -> np.ndarray | None:
+    """Packaged wavelength map (nf, n_columns) of the channel, None where there is none (only uv has one)."""
+    if channel != "uv":
+        return None
+    reference = reference_wavelength(channel)
+    binning = reference.shape[1] // n_columns
+    return reference.reshape(reference.shape[0], n_columns, binning).mean(axis=2)
+
+
+def find_exposure(task, baseraw: str, kind: str = "sci") -> raw.Exposure:
+    """The raw exposure that a task works on, from the night's index.
+
+    Raises
+    ------
+    NoUsableFrameError
+        When the night has no such exposure on the channel's IFU.
+    """
+    channel = find_channel(task.channel)
+    index = raw.index_night(locate(baseraw), task.layout.night, task.layout.work_dir / "index")
+    for exposure in index.exposures(kind, ifuslot=channel.ifuslot):
+        if (exposure.obsid, exposure.exp) == (task.obsid, task.exposure):
+            task.inputs.update({f"raw {amp}": raw.digest(exposure.amps[amp]) for amp in channel.amps if amp in exposure.amps})
+            return exposure
+    raise NoUsableFrameError(
+        f"night {task.layout.night} has no {kind} exposure {task.obsid:07d} exp{task.exposure:02d} on IFU {channel.ifuslot} under {baseraw}"
+    )

@@ -1,0 +1,1 @@
+"""Quality assurance: metrics, thresholds with reasons, verdicts, and one figure function per thing worth seeing."""

@@ -1,0 +1,129 @@
+"""Metrics against thresholds: pass, warn or fail, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from ..errors import PanaceaError
+
+ORDER = ("pass", "warn", "fail")
+
+
+class GateError(PanaceaError):
+    """A metric says that what follows could not be right: the branch ends here."""
+
+
+@lru_cache(maxsize=1)
+def thresholds() -> dict[str, dict[str, dict[str, Any]]]:
+    """The table of limits, by stage and metric."""
+    return yaml.safe_load(resources.files(__package__).joinpath("thresholds.yaml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One metric with its verdict."""
+
+    name: str
+    value: float
+    unit: str
+    verdict: str
+    threshold: str
+    reason: str
+    stop: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All metrics of a stage, judged."""
+
+    stage: str
+    metrics: tuple[Judged, ...]
+
+    @property
+    def overall(self) -> str:
+        """The worst verdict of any metric."""
+        return max((m.verdict for m in self.metrics), key=ORDER.index, default="pass")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain dictionary per metric; numbers that are not finite become None."""
+        return [
+            {
+                "name": m.name, "value": m.value if math.isfinite(m.value) else None, "unit": m.unit, "verdict": m.verdict,
+                "threshold": m.threshold, "reason": m.reason,
+            }
+            for m in self.metrics
+        ]  # fmt: skip
+
+    def enforce(self, force: bool = False) -> list[str]:
+        """Raise `GateError` when a metric that must hold does not; with ``force`` return what was overruled instead."""
+        broken = [m for m in self.metrics if m.stop and m.verdict == "fail"]
+        texts = [f"{m.name} = {m.value:.4g} {m.unit} ({m.threshold}): {m.reason}" for m in broken]
+        if broken and not force:
+            raise GateError(f"{self.stage} stops here: {'; '.join(texts)}. Choose other calibrations, or go on with --force")
+        return texts
+
+    def _repr_html_(self) -> str:
+        from .show import verdict_html
+
+        return verdict_html(self)
+
+
+def _judge(name: str, value: float, rule: dict[str, Any], lenient: bool) -> Judged:
+    value = float(value)
+    bad, warn, fail = rule.get("bad", "high"), rule.get("warn"), rule.get("fail")
+
+    def beyond(limit) -> bool:
+        if limit is None:
+            return False
+        if bad == "outside":
+            return not limit[0] <= value <= limit[1]
+        if bad == "low":
+            return value < limit
+        return value >= limit if rule.get("count") else value > limit
+
+    if not math.isfinite(value):
+        verdict = "pass" if warn is None and fail is None else "fail"
+    elif beyond(fail):
+        verdict = "fail"
+    elif beyond(warn):
+        verdict = "warn"
+    else:
+        verdict = "pass"
+    if lenient and verdict == "fail":
+        verdict = "warn"
+    words = {"high": "below" if rule.get("count") else "at most", "low": "at least", "outside": "within"}[bad]
+    parts = [f"{label} {words} {limit}" for label, limit in (("pass", warn), ("fail beyond", fail)) if limit is not None]
+    return Judged(name, value, rule.get("unit", ""), verdict, ", ".join(parts), rule.get("reason", ""), bool(rule.get("stop")))
+
+
+def judge(stage: str, metrics: dict[str, float], *, channel: str | None = None, lenient: bool = False) -> Verdict:
+    """Compare metrics with the limits of a stage.
+
+    Parameters
+    ----------
+    stage : str
+    metrics : dict
+        Name -> value; every name must be in the table, and a value that is not finite fails.
+    channel : str, optional
+        For limits that differ by channel.
+    lenient : bool
+        Failures count as warnings (darks, flats and engineering frames reduced as science).
+
+    Raises
+    ------
+    KeyError
+        When a metric has no limits: the table must know it.
+    """
+    table = thresholds()[stage]
+    judged = []
+    for name, value in metrics.items():
+        rule = dict(table[name])
+        rule.update(rule.get("channels", {}).get(channel, {}))
+        judged.append(_judge(name, value, rule, lenient))
+    return Verdict(stage, tuple(judged))

@@ -1,0 +1,187 @@
+"""Master bias and dark: averaged, then freed of their own noise where there is no structure to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, uniform_filter1d, zoom
+
+from ..errors import PanaceaError
+from ..instrument import AMP_ROWS
+from .ccd import ChannelImage
+
+KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
+SMOOTH_PIXELS = 24.0  # scale of two-dimensional bias structure that is kept
+HOT_DARK = 0.05  # e-/s; a pixel above leaves more than the read noise in a minute
+
+
+class TooFewFramesError(PanaceaError):
+    """A master frame cannot be made from so few frames."""
+
+
+@dataclass(frozen=True)
+class MasterBias:
+    """Attributes
+    ----------
+    data : (ny, nx) float32 [e-], the denoised bias
+    average : (ny, nx) float32 [e-], the plain clipped mean
+    rdnoise : (2,) float [e-], measured read noise of the bottom and top amplifier
+    bad : (ny, nx) bool, pixels whose noise or level cannot be trusted
+    n_frames : int
+    drift : (n_frames, 2) float [e-], mean level of each frame and amplifier against the master
+    """
+
+    data: np.ndarray
+    average: np.ndarray
+    rdnoise: np.ndarray
+    bad: np.ndarray
+    n_frames: int
+    drift: np.ndarray
+
+
+def clipped_mean(frames: np.ndarray, sigma: np.ndarray | float, clip: float = 5.0) -> np.ndarray:
+    """Mean over the first axis without values more than ``clip`` sigma off the mean without the extremes."""
+    n = frames.shape[0]
+    if n < 3:
+        return np.median(frames, axis=0)
+    centre = (frames.sum(axis=0) - frames.max(axis=0) - frames.min(axis=0)) / (n - 2)
+    good = np.abs(frames - centre) <= clip * sigma
+    count = good.sum(axis=0)
+    return np.where(count > 0, np.where(good, frames, 0).sum(axis=0) / np.maximum(count, 1), centre)
+
+
+def halves(n_rows: int) -> tuple[slice, slice]:
+    """Rows of the bottom and of the top amplifier."""
+    return slice(0, AMP_ROWS), slice(AMP_ROWS, n_rows)
+
+
+def denoise(average: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Rows + columns + smooth structure of each amplifier, and the single pixels that stand out.
+
+    Parameters
+    ----------
+    average : (ny, nx) [e-]
+    sigma : (2,)
+        Noise of ``average`` in each amplifier.
+    """
+    result = np.empty_like(average, dtype=np.float32)
+    for rows, noise in zip(halves(average.shape[0]), sigma, strict=True):
+        image = average[rows].astype(np.float32)
+        row = np.median(image, axis=1, keepdims=True)
+        column = np.median(image - row, axis=0, keepdims=True)
+        rest = image - row - column
+        clipped = np.clip(rest, -3 * noise, 3 * noise)
+        step = 8
+        small = clipped[: rest.shape[0] // step * step, : rest.shape[1] // step * step]
+        small = small.reshape(rest.shape[0] // step, step, -1, step).mean(axis=(1, 3))
+        small = gaussian_filter(small, SMOOTH_PIXELS / step, mode="nearest")
+        smooth = zoom(small, (rest.shape[0] / small.shape[0], rest.shape[1] / small.shape[1]), order=1, mode="nearest", grid_mode=True)
+        model = row + column + smooth
+        keep = np.abs(image - model) > KEEP_SIGMA * noise
+        result[rows] = np.where(keep, image, model)
+    return result
+
+
+def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
+    """Combine bias frames.
+
+    The read noise of each amplifier is the scatter of the frames about their mean; pixels whose own scatter is four times as
+    large are bad.
+
+    Raises
+    ------
+    TooFewFramesError
+        With fewer than 3 frames.
+    """
+    if len(frames) < 3:
+        raise TooFewFramesError(
+            f"{len(frames)} bias frame(s) are too few for a master bias, 3 are needed: widen the choice with --cal-date zro=YYYYMMDD"
+        )
+    cube = np.stack([f.data for f in frames]).astype(np.float32)
+    n, ny, _ = cube.shape
+    both = halves(ny)
+    level = np.array([[np.median(cube[i, rows, ::7]) for rows in both] for i in range(n)])
+    centre = np.median(level, axis=0)
+    for i in range(n):
+        for k, rows in enumerate(both):
+            cube[i, rows] -= level[i, k] - centre[k]
+    noise = np.empty(2)
+    for k, rows in enumerate(both):
+        part = cube[:, rows, ::5]
+        deviation = part - np.median(part, axis=0)
+        noise[k] = 1.4826 * np.median(np.abs(deviation)) * np.sqrt(n / (n - 1))
+    sigma = np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)
+    average = clipped_mean(cube, sigma).astype(np.float32)
+    scatter = np.sqrt(((cube - average) ** 2).mean(axis=0) * n / (n - 1))
+    bad = scatter > 4.0 * sigma
+    return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre)
+
+
+@dataclass(frozen=True)
+class MasterDark:
+    """Attributes
+    ----------
+    rate : (ny, nx) float32 [e-/s], denoised
+    hot : (ny, nx) bool
+    exposure : float, summed dark time [s]; 0 when there was no dark
+    """
+
+    rate: np.ndarray
+    hot: np.ndarray
+    exposure: float
+
+
+def master_dark(frames: Sequence[ChannelImage], times: Sequence[float], bias: MasterBias) -> MasterDark:
+    """Dark rate from bias-subtracted dark frames of the given dark times [s]; zero without any."""
+    shape = bias.data.shape
+    total = float(sum(times))
+    if not frames or total <= 0:
+        return MasterDark(np.zeros(shape, np.float32), np.zeros(shape, bool), 0.0)
+    if len(frames) >= 3:
+        scaled = np.stack([(f.data - bias.data) / t for f, t in zip(frames, times, strict=True)])
+        average = np.median(scaled, axis=0)
+    else:
+        scaled = np.stack([(f.data - bias.data) / t for f, t in zip(frames, times, strict=True)])
+        average = scaled.min(axis=0) if len(frames) > 1 else scaled[0]
+    noise = bias.rdnoise / np.sqrt(len(frames)) / (total / len(frames))
+    rate = denoise(average, noise)
+    # Long-term drift of the bias shows up as a dark current below zero: there is no such thing.
+    floor = uniform_filter1d(np.median(rate, axis=1), 65, mode="nearest")[:, None]
+    rate = np.where(floor < 0, rate - floor, rate).astype(np.float32)
+    return MasterDark(rate, average > np.maximum(HOT_DARK, 8 * noise.max()), total)
+
+
+def subtract(image: ChannelImage, bias: MasterBias, dark: MasterDark, dark_time: float) -> ChannelImage:
+    """Take bias and dark off an image; hot and bad pixels are marked by the caller's mask of the calibration."""
+    data = image.data - bias.data
+    if dark.exposure > 0 and dark_time > 0:
+        data -= np.float32(dark_time) * dark.rate
+    return ChannelImage(data, image.mask, image.rdnoise, image.decisions)
+
+
+def average_images(images: Sequence[np.ndarray], *, clip: float = 6.0, gain_noise: float = 1.0) -> np.ndarray:
+    """Mean of frames of different brightness, scaled to their mean level, without cosmic rays.
+
+    Parameters
+    ----------
+    images : sequence of (ny, nx) [e-]
+    clip : float
+        Deviation from the median over frames, in Poisson sigma, beyond which a pixel of a frame is left out.
+    gain_noise : float
+        Read noise [e-] taken with the Poisson noise.
+    """
+    if len(images) == 1:
+        return np.asarray(images[0], dtype=np.float32)
+    level = np.array([np.percentile(i[::9, ::9], 75) for i in images])
+    mean = level.mean()
+    cube = np.stack([np.asarray(i, np.float32) * np.float32(mean / v) for i, v in zip(images, level, strict=True)])
+    middle = np.median(cube, axis=0) if len(images) > 2 else cube.min(axis=0)
+    # Bright frames weigh by their photons: the sum of the raw frames, with outliers replaced by the scaled median.
+    total = np.zeros_like(middle)
+    for frame, v in zip(cube, level, strict=True):
+        sigma = np.sqrt(np.maximum(middle, 0) * (mean / v) + (gain_noise * mean / v) ** 2 + (0.03 * middle) ** 2)
+        good = np.abs(frame - middle) <= clip * sigma
+        total += np.where(good, frame, middle) * np.float32(v)
+    return total / np.float32(level.sum())

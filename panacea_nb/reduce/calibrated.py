@@ -1,0 +1,173 @@
+"""From sky-subtracted native spectra to calibrated, rectified ones, with the source found and extracted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..instrument import channel as find_channel
+from ..qa.decisions import Decision
+from .cube import Grid, build_cube, collapse, spaxel_grid
+from .fieldmodel import usable_samples
+from .flux import FluxScale
+from .maskbits import DQ
+from .rectify import Rectified, rectify
+from .source import ExtractedSpectrum, PointSource, Refraction, extract_source, find_source, source_shapes
+from .spline import CommonSpectrum
+
+LIMIT_SIGMA = 5.0  # of the upper limit that is given without a source
+FLUX_UNCERTAINTY = 0.05  # absolute scale with guider data; without them it is that of the transparency: unknown
+FLUX_UNCERTAINTY_DEFAULT = 0.30
+
+
+@dataclass(frozen=True)
+class FluxOptions:
+    """Choices of the user for flux and source; see the command line's help."""
+
+    central_wave: float | None = None
+    wavelength_bin: float = 10.0
+    source_x: float | None = None
+    source_y: float | None = None
+    standard_date: str | None = None
+    standard_obsid: int | None = None
+
+    @property
+    def fixed(self) -> tuple[float, float] | None:
+        """The fixed source position, if any."""
+        if self.source_x is None or self.source_y is None:
+            return None
+        return float(self.source_x), float(self.source_y)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Attributes
+    ----------
+    grid : (nw,) [A, air]; response : (nw,)
+    skysub, sky, error : (nf, nw) [erg/s/cm2/A]; error 0: bad
+    dq : (nf, nw) uint8; correlation : (3,)
+    source : PointSource or None; search : dict of the search; spectrum : ExtractedSpectrum (zeros without a source)
+    limit : float, 5-sigma limit of a point source, median over the channel [erg/s/cm2/A]
+    refraction : Refraction; centre : float [A] and half_width of the collapse window
+    positions : (nf, 2); alive : (nf,)
+    cubes : dict obs, sky, skysub; spaxels : Grid; collapsed : (ny, nx)
+    lsf : (nf, nw) sigma [A]; shapes : (nf, nw) or None
+    decisions : list of Decision
+    """
+
+    grid: np.ndarray
+    response: np.ndarray
+    skysub: np.ndarray
+    sky: np.ndarray
+    error: np.ndarray
+    dq: np.ndarray
+    correlation: np.ndarray
+    source: PointSource | None
+    search: dict
+    spectrum: ExtractedSpectrum
+    limit: float
+    refraction: Refraction
+    centre: float
+    half_width: float
+    positions: np.ndarray
+    alive: np.ndarray
+    cubes: dict[str, np.ndarray]
+    spaxels: Grid
+    collapsed: np.ndarray
+    lsf: np.ndarray
+    shapes: np.ndarray | None
+    decisions: list[Decision] = field(default_factory=list)
+
+    def log_line(self, name: str, channel: str) -> str:
+        """The line of the log that users search for."""
+        if self.source is None:
+            return f"{name}, {channel}: No source found, s/n too low: {self.search['best']:.2f}"
+        return f"{name}, {channel}: source found at s/n: {self.source.snr:.2f}, fwhm: {self.source.fwhm:.2f}"
+
+
+def calibrate(
+    channel: str, cal, spectra: Mapping[str, np.ndarray], sky: Mapping[str, np.ndarray], scale: FluxScale, response: np.ndarray,
+    options: FluxOptions,
+) -> Calibrated:
+    """Calibrate one exposure.
+
+    Parameters
+    ----------
+    cal : object with ``alive``, ``lsf``, ``positions``
+    spectra : arrays ``amplitude``, ``variance`` (native, e- per column)
+    sky : arrays of the sky stage: ``sky``, ``sky_variance``, ``wavelength``, ``factor``, ``gradient``, ``extra``, ``coef``, ``mask``;
+        ``sky.meta`` holds the knots
+    scale : FluxScale; response : (nw,) on the channel's grid
+    """
+    facts = find_channel(channel)
+    grid = facts.wave_grid()
+    path = facts.refraction()
+    refraction = Refraction(*(np.asarray(path[name], float) for name in ("wavelength", "x", "y")))
+    centre = 0.5 * (facts.wave_min + facts.wave_max) if options.central_wave is None else float(options.central_wave)
+    alive, positions = cal.alive, cal.positions
+    wavelength = sky["wavelength"]
+    unit = sky["factor"] / sky["gradient"][:, None]  # throughput x A per column
+    safe = np.where(alive[:, None], np.maximum(unit, 1e-9), 1.0)
+    usable = usable_samples(sky["mask"]) & alive[:, None] & (spectra["variance"] > 0)
+    rest = np.where(alive[:, None], (spectra["amplitude"] - sky["sky"]) / safe, 0.0)
+    variance = np.where(alive[:, None], spectra["variance"] / safe**2, 0.0)
+    even = rectify(rest, variance, sky["mask"], usable, wavelength, grid)
+    sky_density, sky_var = sky_on_grid(sky, wavelength, grid, safe)
+    factor = scale.factor * response
+    good = (even.mask == 0) & alive[:, None] & (even.variance > 0)
+    error = np.where(good, np.sqrt(np.maximum(even.variance + sky_var, 0)), 0.0) * factor
+    skysub = np.where(alive[:, None], even.value, 0.0) * factor
+    sky_flux = np.where(alive[:, None], sky_density, 0.0) * factor
+    dq = even.mask | np.where(alive[:, None], 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
+    good = error > 0
+    source, search = _search(positions, grid, skysub, error, sky_flux, good, refraction, centre, even, options)
+    spectrum, shapes, limit = _spectrum(source, positions, grid, skysub, error, sky_flux, good, refraction, centre)
+    spaxels = spaxel_grid(positions)
+    values = [skysub + sky_flux, sky_flux, skysub]
+    cubes = dict(zip(("obs", "sky", "skysub"), build_cube(values, good, positions, grid, refraction, centre, spaxels), strict=True))
+    collapsed = collapse(cubes["skysub"], grid, centre, options.wavelength_bin)
+    lsf = np.stack([np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])])
+    decisions = list(source.decisions) if source is not None else []
+    return Calibrated(
+        grid, response, skysub, sky_flux, error, dq, even.correlation, source, search, spectrum, limit, refraction, centre,
+        options.wavelength_bin, positions, alive, cubes, spaxels, collapsed, lsf, shapes, decisions,
+    )  # fmt: skip
+
+
+def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sky model (nf, nw) [e-/A] evaluated anew on the grid with each fibre's line width, and its variance."""
+    spectrum = CommonSpectrum(float(sky.meta["start"]), float(sky.meta["step"]), sky["coef"], np.zeros((1, 1)))
+    nf = wavelength.shape[0]
+    extra = np.stack([np.interp(grid, wavelength[f], sky["extra"][f]) for f in range(nf)])
+    density = spectrum(np.broadcast_to(grid, extra.shape).copy(), extra) * sky["gradient"][:, None]
+    native = sky["sky_variance"] / unit**2
+    variance = np.stack([np.interp(grid, wavelength[f], native[f]) for f in range(nf)])
+    outside = (grid[None, :] < wavelength[:, :1]) | (grid[None, :] > wavelength[:, -1:])
+    return np.where(outside, 0.0, density), variance
+
+
+def _search(positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions):
+    """Find the source; the chunks' variances take the correlation of neighbouring elements into account."""
+    correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
+    value = np.where(good, skysub, 0.0)
+    return find_source(
+        positions, grid, value, error**2 * correlated, sky, good, refraction, wave_ref=centre, fixed=options.fixed
+    )
+
+
+def _spectrum(source, positions, grid, skysub, error, sky, good, refraction, centre):
+    """Spectrum of the source, or zeros; shapes; and the 5-sigma limit of a point source in mid-field."""
+    if source is None:
+        zero = np.zeros(grid.size)
+        blank = PointSource(0.0, 0.0, centre, 1.5, -0.2, 3.5, 0.0, {}, True, 0.0, zero[:1], zero[:1], zero[:1])
+        shapes = source_shapes(blank, positions, grid, refraction)
+        found = extract_source(shapes, skysub, error**2, sky, good)
+        usable = found.error > 0
+        limit = LIMIT_SIGMA * float(np.median(found.error[usable])) if usable.any() else float("nan")
+        return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, limit
+    shapes = source_shapes(source, positions, grid, refraction)
+    spectrum = extract_source(shapes, skysub, error**2, sky, good)
+    usable = spectrum.error > 0
+    return spectrum, shapes, LIMIT_SIGMA * float(np.median(spectrum.error[usable])) if usable.any() else float("nan")

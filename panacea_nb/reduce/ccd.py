@@ -1,0 +1,179 @@
+"""From raw amplifier frames to a channel's image in electrons: overscan, gain, orientation, stacking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from ..errors import PanaceaError
+from ..instrument import AMP_ROWS, DEFAULT_GAIN, DEFAULT_RDNOISE, N_COLUMNS, OVERSCAN
+from ..qa.decisions import Decision
+from .maskbits import DQ
+
+SATURATION_ADU = 65000  # the 16-bit converter ends at 65535; the last per cent is not linear
+ROTATED = ("LU", "RL")  # amplifiers stored turned by 180 degrees
+MIRRORED = ("LR", "UL")  # values of AMPNAME for which the column order is reversed once more
+OVERSCAN_SMOOTHING = 12.0  # rows; the electronics drift slowly compared with this
+PLAUSIBLE_GAIN = (0.3, 5.0)  # e-/ADU
+PLAUSIBLE_RDNOISE = (0.5, 20.0)  # e-
+
+
+class FrameShapeError(PanaceaError):
+    """An amplifier frame does not have the size of an LRS2 frame."""
+
+
+@dataclass(frozen=True)
+class AmplifierImage:
+    """One amplifier, oriented as on the stacked image.
+
+    Attributes
+    ----------
+    data : (AMP_ROWS, nx) float32, electrons
+    mask : (AMP_ROWS, nx) uint8, `DQ` bits
+    overscan : (AMP_ROWS,) float64, level subtracted from each raw row [ADU], in raw row order
+    gain, rdnoise : float, e-/ADU and e-
+    overscan_noise : float, scatter of single overscan pixels [ADU]
+    decisions : defaults that had to be used
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    overscan: np.ndarray
+    gain: float
+    rdnoise: float
+    overscan_noise: float
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass
+class ChannelImage:
+    """A channel: bottom amplifier stacked under the top one.
+
+    Attributes
+    ----------
+    data : (2 * AMP_ROWS, nx) float32, electrons
+    mask : same shape, uint8 `DQ` bits
+    rdnoise : (2 * AMP_ROWS, 1) float32, read noise of each row's amplifier [e-]
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    rdnoise: np.ndarray
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def binning(self) -> int:
+        """Columns of the chip per column of the image."""
+        return N_COLUMNS // self.data.shape[1]
+
+
+def overscan_level(overscan: np.ndarray) -> tuple[np.ndarray, float]:
+    """Bias level of each row from its overscan pixels, smoothed over rows as far as noise dominates.
+
+    The row means are split into a smooth drift and the rest; of the rest as much is kept as exceeds what the noise of the
+    means explains (Wiener shrinkage), so that real row-to-row jumps survive and noise is not printed into every row.
+
+    Parameters
+    ----------
+    overscan : (rows, n) array [ADU], without the first overscan column
+
+    Returns
+    -------
+    level : (rows,) float64 [ADU]
+    noise : float, scatter of a single overscan pixel [ADU]
+    """
+    values = np.asarray(overscan, dtype=np.float64)
+    centre = np.median(values, axis=1, keepdims=True)
+    deviation = values - centre
+    noise = 1.4826 * float(np.median(np.abs(deviation))) * math.sqrt(values.shape[1] / (values.shape[1] - 1))
+    good = np.abs(deviation) <= 4.0 * max(noise, 0.5)
+    row = np.where(good, values, 0.0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
+    row = np.where(good.sum(axis=1) > 0, row, centre[:, 0])
+    smooth = gaussian_filter1d(row, OVERSCAN_SMOOTHING, mode="nearest")
+    rest = row - smooth
+    expected = noise**2 / values.shape[1]
+    measured = float(np.var(np.clip(rest, -5 * math.sqrt(expected), 5 * math.sqrt(expected))))
+    keep = max(0.0, 1.0 - expected / measured) if measured > 0 else 0.0
+    # A single row far off its neighbours is a jump of the electronics whatever the average says.
+    kept = np.where(np.abs(rest) > 5.0 * math.sqrt(max(expected, 1e-12)), rest, keep * rest)
+    return smooth + kept, noise
+
+
+def orient(image: np.ndarray, amp: str, ampname: str | None) -> np.ndarray:
+    """Turn an amplifier's image into its place on the stacked image (see the raw data format)."""
+    if amp in ROTATED:
+        image = image[::-1, ::-1]
+    if ampname is not None and str(ampname).strip().upper() in MIRRORED:
+        image = image[:, ::-1]
+    return image
+
+
+def positive_number(cards: Mapping[str, object], name: str, default: float, limits: tuple[float, float]):
+    """A header value that must lie within ``limits``; otherwise the default and the decision that says so."""
+    value = cards.get(name)
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isfinite(number) and limits[0] <= number <= limits[1]:
+        return number, None
+    text = f"{name} is {value!r} in the header, not within {limits[0]:g}-{limits[1]:g}: default {default:g} used"
+    return default, Decision(f"DEF{name[:5]}", text, "warn")
+
+
+def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) -> AmplifierImage:
+    """Subtract the overscan by row, cut it off, convert to electrons, orient.
+
+    Parameters
+    ----------
+    raw : (AMP_ROWS, nx + overscan) uint16 [ADU]
+        1x1 binning: 64 overscan columns; 2x1: 32.
+    amp : str
+        LL, LU, RL or RU.
+    cards : mapping
+        Header values; GAIN, RDNOISE and AMPNAME are looked at.
+
+    Raises
+    ------
+    FrameShapeError
+        When the frame has another size.
+    """
+    shapes = {(AMP_ROWS, (N_COLUMNS + OVERSCAN) // b): b for b in (1, 2)}
+    if raw.ndim != 2 or raw.shape not in shapes:
+        raise FrameShapeError(
+            f"amplifier {amp} has {' x '.join(map(str, raw.shape))} pixels; "
+            f"LRS2 frames have {' or '.join(f'{a} x {b}' for a, b in shapes)} (rows x columns): "
+            "leave the exposure out (--exclude) or restore the file"
+        )
+    n_over = OVERSCAN // shapes[raw.shape]
+    level, noise = overscan_level(raw[:, -n_over + 1 :])
+    gain, why_gain = positive_number(cards, "GAIN", DEFAULT_GAIN, PLAUSIBLE_GAIN)
+    rdnoise, why_rdnoise = positive_number(cards, "RDNOISE", DEFAULT_RDNOISE, PLAUSIBLE_RDNOISE)
+    light = raw[:, :-n_over]
+    data = ((light - level[:, None]) * gain).astype(np.float32)
+    mask = np.where(light >= SATURATION_ADU, np.uint8(DQ.SATURATED), np.uint8(0))
+    ampname = cards.get("AMPNAME")
+    return AmplifierImage(
+        data=np.ascontiguousarray(orient(data, amp, ampname)),
+        mask=np.ascontiguousarray(orient(mask, amp, ampname)),
+        overscan=level,
+        gain=gain,
+        rdnoise=rdnoise,
+        overscan_noise=noise,
+        decisions=tuple(d for d in (why_gain, why_rdnoise) if d is not None),
+    )
+
+
+def stack(bottom: AmplifierImage, top: AmplifierImage) -> ChannelImage:
+    """Put the top amplifier on the bottom one."""
+    if bottom.data.shape != top.data.shape:
+        raise FrameShapeError(
+            f"the two amplifiers of the channel differ in size: {bottom.data.shape} and {top.data.shape}: leave the exposure out"
+        )
+    noise = np.repeat(np.float32([bottom.rdnoise, top.rdnoise]), AMP_ROWS)[:, None]
+    decisions = list(dict.fromkeys(bottom.decisions + top.decisions))
+    return ChannelImage(np.vstack([bottom.data, top.data]), np.vstack([bottom.mask, top.mask]), noise, decisions)

@@ -1,0 +1,113 @@
+"""Cosmic rays: pixels that neither the fibre profile nor the line-spread function can make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import binary_dilation, maximum_filter1d, median_filter, uniform_filter1d
+
+from .extract import Extraction, FiberModel, extract
+
+SEED_SIGMA = 5.5  # 4 million pixels: 0.1 false alarm a frame
+GROW_SIGMA = 3.0  # next to a seed
+PROFILE_ERROR = 0.05  # of the local peak of the model: what the profile may be wrong by
+ROUNDS = 4
+SPIKE_SIGMA = 6.0  # excess of a sample over the prediction
+SPIKE_RATIO = 1.6  # a line as narrow as the LSF falls to 1/1.6 or more two pixels from its peak
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+
+
+@dataclass(frozen=True)
+class CosmicResult:
+    """Attributes
+    ----------
+    mask : (ny, nx) bool, pixels hit
+    extraction : Extraction without them
+    """
+
+    mask: np.ndarray
+    extraction: Extraction
+
+
+def pixel_sigma(expected: np.ndarray, floor: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Noise of a pixel [e-] with the uncertainty of the profile, which scales with the brightest pixel nearby."""
+    light = np.maximum(expected, 0)
+    near = maximum_filter1d(light, 5, axis=0)
+    return np.sqrt(floor + light + np.maximum(background, 0) + (PROFILE_ERROR * near) ** 2)
+
+
+def find_tracks(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, background: np.ndarray, known: np.ndarray | None = None,
+    *, rounds: int = ROUNDS,
+) -> CosmicResult:
+    """Pixels above what fibres with any spectrum could give.
+
+    The amplitudes are fitted freely, so a sky or emission line is never mistaken; a cosmic ray, sharper than the profile across
+    dispersion, stands out of the fit.  Each round fits without the pixels found so far and so uncovers the rest of a track.
+
+    Parameters
+    ----------
+    image : (ny, nx) [e-]; noise : (ny, 1) or (ny, nx) [e-]; bad : (ny, nx) bool
+    background : (ny, nx) [e-]
+    known : (ny, nx) bool, optional, hits known before
+    """
+    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
+    cosmic = np.zeros(image.shape, bool) if known is None else known.copy()
+    result = None
+    for _ in range(rounds):
+        result = extract(image, noise, bad | cosmic, model, background=background, start=None if result is None else result.model)
+        z = (image - background - result.model) / pixel_sigma(result.model, floor, background)
+        seed = (z > SEED_SIGMA) & ~bad
+        found = seed | (binary_dilation(seed | cosmic, CROSS) & (z > GROW_SIGMA) & ~bad)
+        new = found & ~cosmic
+        cosmic |= found
+        if new.sum() < 5:
+            break
+    result = extract(image, noise, bad | cosmic, model, background=background, start=result.model)
+    return CosmicResult(cosmic, result)
+
+
+def smooth_source(rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window: int = 41) -> np.ndarray:
+    """What the fibres hold beyond the sky: a running median (continuum) where it is significant, else its mean."""
+    filled = np.where(good, rest, 0.0).astype(np.float32)
+    continuum = median_filter(filled, size=(1, window), mode="nearest")
+    continuum = uniform_filter1d(continuum, window // 2, axis=1, mode="nearest")
+    # Emission lines: what a five-pixel median leaves and the noise cannot explain.
+    line = median_filter(filled - continuum, size=(1, 5), mode="nearest")
+    noise = np.where(sigma > 0, sigma, np.inf)
+    return continuum + np.where(line > 2.0 * noise / np.sqrt(5) * 1.25, line, 0.0)
+
+
+def find_spikes(amplitude: np.ndarray, variance: np.ndarray, good: np.ndarray, predicted: np.ndarray, error: float = 0.03) -> np.ndarray:
+    """Samples (nf, nx) bool above the prediction and narrower along dispersion than the line-spread function allows.
+
+    ``error`` is the share by which the prediction itself may be wrong (sky lines of another width).
+    """
+    sigma = np.sqrt(np.maximum(variance, 1e-6) + (error * np.maximum(predicted, 0)) ** 2)
+    rest = np.where(good, amplitude - predicted, 0.0)
+    around = np.zeros_like(rest)
+    for step in (2, 3):
+        left = np.pad(rest, ((0, 0), (step, 0)))[:, : rest.shape[1]]
+        right = np.pad(rest, ((0, 0), (0, step)))[:, step:]
+        around = np.maximum(around, np.minimum(left, right) if step == 3 else 0.5 * (left + right))
+    return good & (rest > SPIKE_SIGMA * sigma) & (rest > SPIKE_RATIO * np.maximum(around, 0) + 4 * sigma)
+
+
+def mask_spikes(
+    spikes: np.ndarray, image: np.ndarray, expected: np.ndarray, floor: np.ndarray, background: np.ndarray, model: FiberModel
+) -> np.ndarray:
+    """Pixels (ny, nx) bool under the spiked samples that stand above the predicted image."""
+    ny, _ = image.shape
+    result = np.zeros(image.shape, bool)
+    f, x = np.nonzero(spikes)
+    if f.size == 0:
+        return result
+    rows = np.round(model.trace[f, x]).astype(int)[:, None] + np.arange(-4, 5)
+    columns = np.broadcast_to(x[:, None], rows.shape)
+    inside = (rows >= 0) & (rows < ny)
+    rows, columns = rows[inside], columns[inside]
+    sigma = pixel_sigma(expected, floor, background)[rows, columns]
+    hit = image[rows, columns] - background[rows, columns] - expected[rows, columns] > GROW_SIGMA * sigma
+    result[rows[hit], columns[hit]] = True
+    return result

@@ -1,0 +1,82 @@
+"""Data cubes and collapsed images from fibre spectra, with refraction taken out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..instrument import LENSLET_PITCH
+from .source import Refraction
+
+SPAXEL = 0.4  # arcsec
+KERNEL = 0.26  # arcsec, sigma: smooths about as much as a lenslet does
+MAX_STEP = 0.02  # arcsec of refraction within which one set of weights serves
+MIN_COVER = 0.15  # of the weights: less light on usable fibres leaves a spaxel empty
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Spaxel centres [IFU arcsec]: x (nx,), y (ny,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def spaxel_grid(positions: np.ndarray) -> Grid:
+    """Spaxels that cover the field."""
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    n = np.ceil((high - low) / SPAXEL).astype(int) + 1
+    start = 0.5 * (low + high) - 0.5 * (n - 1) * SPAXEL
+    return Grid(start[0] + SPAXEL * np.arange(n[0]), start[1] + SPAXEL * np.arange(n[1]))
+
+
+def _weights(grid: Grid, positions: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    """(n_spaxel, nf) Gaussian weights of the fibres for spaxels seen through a displacement."""
+    gx, gy = (g.ravel() for g in np.meshgrid(grid.x, grid.y))
+    r2 = (gx[:, None] + dx - positions[None, :, 0]) ** 2 + (gy[:, None] + dy - positions[None, :, 1]) ** 2
+    weight = np.exp(-0.5 * r2 / KERNEL**2)
+    weight[weight < 1e-5] = 0.0
+    return weight
+
+
+def build_cube(
+    values: list[np.ndarray], good: np.ndarray, positions: np.ndarray, wave: np.ndarray, refraction: Refraction, wave_ref: float, grid: Grid
+) -> list[np.ndarray]:
+    """Cubes (nw, ny, nx) float32, flux per spaxel, of several data sets that share fibres and mask.
+
+    Surface brightness is averaged with Gaussian weights in each spaxel, at the place where refraction puts the light of each
+    wavelength, and multiplied by the spaxel's share of a lenslet's area.  Empty spaxels are 0.
+    """
+    share = SPAXEL**2 / LENSLET_PITCH**2
+    dx, dy = refraction.offset(wave, wave_ref)
+    path = np.concatenate([[0], np.cumsum(np.hypot(np.diff(dx), np.diff(dy)))])
+    block = np.floor(path / MAX_STEP).astype(int)
+    edges = np.flatnonzero(np.diff(block, prepend=block[0] - 1, append=block[-1] + 1))
+    cubes = [np.zeros((wave.size, grid.y.size, grid.x.size), np.float32) for _ in values]
+    usable = good.astype(np.float32)
+    masked = [np.where(good, v, 0.0).astype(np.float32) for v in values]
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        m = (a + b - 1) // 2
+        weight = _weights(grid, positions, dx[m], dy[m]).astype(np.float32)
+        full = weight.sum(axis=1, keepdims=True)
+        cover = weight @ usable[:, a:b]
+        ok = (cover > MIN_COVER * full) & (full > 1e-3)
+        for cube, data in zip(cubes, masked, strict=True):
+            part = np.where(ok, weight @ data[:, a:b] / np.where(ok, cover, 1.0), 0.0) * share
+            cube[a:b] = part.T.reshape(b - a, grid.y.size, grid.x.size)
+    return cubes
+
+
+def collapse(cube: np.ndarray, wave: np.ndarray, centre: float, half_width: float) -> np.ndarray:
+    """Median image (ny, nx) of a cube within ``centre`` +- ``half_width`` [A]; empty spaxels stay 0."""
+    inside = np.abs(wave - centre) <= half_width
+    if not inside.any():
+        inside[np.argmin(np.abs(wave - centre))] = True
+    part = cube[inside].astype(np.float64)
+    empty = part == 0
+    part[empty] = np.nan
+    filled = ~empty.all(axis=0)
+    image = np.zeros(cube.shape[1:])
+    image[filled] = np.nanmedian(part[:, filled], axis=0)
+    return image

@@ -1,0 +1,178 @@
+"""One science frame: row flexure, scattered light, cosmic rays, extraction, wavelength zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..qa.decisions import Decision
+from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
+from .extract import Extraction, FiberModel, extract
+from .flexure import RowFlexure, row_flexure
+from .maskbits import DQ
+from .sky import SkyError, SkyModel, WavelengthZero, corrected_wavelength, fit_sky, zero_from_lines, zero_from_template
+from .trace import ScatterModel, gap_pixels, scattered_light
+
+MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
+PEDESTAL_SIGMA = 4.0  # a residual level between the fibres' groups is taken out when it is as significant as this
+
+
+@dataclass(frozen=True)
+class ScienceExtraction:
+    """Attributes
+    ----------
+    extraction : Extraction
+    mask : (nf, nx) uint8, `DQ` bits of the samples
+    model : FiberModel, traces moved by the row flexure
+    flexure : RowFlexure
+    background : (ny, nx) float32, scattered light and pedestal [e-]
+    cosmics : (ny, nx) bool
+    wavelength : (nf, nx) [A], corrected for column flexure
+    sky : SkyModel of the last round (None when no sky could be fitted)
+    zero : WavelengthZero (None likewise)
+    chi : float, robust RMS of lit pixels about the model in units of their noise
+    decisions : list of Decision
+    """
+
+    extraction: Extraction
+    mask: np.ndarray
+    model: FiberModel
+    flexure: RowFlexure
+    background: np.ndarray
+    cosmics: np.ndarray
+    wavelength: np.ndarray
+    sky: SkyModel | None
+    zero: WavelengthZero | None
+    chi: float
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def gap_pedestal(image: np.ndarray, bad: np.ndarray, gap: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Level left between the fibres' groups in each half of the chip [e-], (ny, 1); 0 where it is not significant.
+
+    A bias that has moved since the bias frames lifts the whole amplifier.
+    """
+    ny = image.shape[0]
+    result = np.zeros((ny, 1), np.float32)
+    for rows in (slice(0, ny // 2), slice(ny // 2, ny)):
+        take = gap[rows] & ~bad[rows]
+        if take.sum() < 500:
+            continue
+        values = image[rows][take]
+        middle = np.median(values)
+        spread = 1.4826 * np.median(np.abs(values - middle))
+        kept = values[np.abs(values - middle) < 4 * spread]
+        level, error = float(kept.mean()), float(spread / np.sqrt(kept.size))
+        if abs(level) > PEDESTAL_SIGMA * error and abs(level) < 5 * float(noise[rows].mean()):
+            result[rows] = level
+    return result
+
+
+def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None) -> WavelengthZero:
+    """Wavelength zero from sky lines, or from templates where the channel has none.
+
+    ``templates`` is (wavelength, spectra, response) for `zero_from_template`.
+    """
+    if lines.size >= 3:
+        return zero_from_lines(sky, lines, lsf_sigma)
+    if templates is None:
+        return WavelengthZero(0.0, 0.0, np.inf, False, 0, np.zeros(0), np.zeros(0), np.zeros(0))
+    return zero_from_template(sky, *templates)
+
+
+def reference_sigma(wavelength: np.ndarray, lsf: np.ndarray, alive: np.ndarray):
+    """Function of wavelength: Gaussian sigma [A] of the reference line width of sky models."""
+    centre = np.median(wavelength[alive], axis=0)
+    low = np.percentile((lsf * np.gradient(wavelength, axis=1))[alive], 20, axis=0)
+    fit = np.polynomial.Polynomial.fit(centre, low, 3)
+    return lambda wave: fit(np.clip(wave, centre[0], centre[-1]))
+
+
+def extract_exposure(
+    image: np.ndarray,
+    mask: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    scatter: ScatterModel,
+    wavelength: np.ndarray,
+    lsf: np.ndarray,
+    throughput: np.ndarray,
+    positions: np.ndarray,
+    *,
+    sky_lines: np.ndarray,
+    templates=None,
+    rounds: int = 2,
+) -> ScienceExtraction:
+    """Extract a science frame.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32 [e-], bias and dark subtracted, divided by the pixel flat
+    mask : (ny, nx) uint8 `DQ` bits of the frame; bad : (ny, nx) bool of the calibrations
+    noise : (ny, 1) [e-]
+    wavelength, lsf, throughput : (nf, nx) of the calibrations
+    positions : (nf, 2) [arcsec]
+    sky_lines : (n,) [A]; templates : see `zero_of`
+    rounds : int
+        Rounds of sky prediction and cosmic rays.
+    """
+    decisions: list[Decision] = []
+    bad = bad | ((mask & (DQ.SATURATED | DQ.BADPIXEL)) > 0)
+    nothing = np.zeros_like(image)
+    first = find_tracks(image, noise, bad, model, nothing, rounds=2)
+    flexure, moved, rough = row_flexure(image, noise, bad | first.mask, model, nothing)
+    if not flexure.converged:
+        decisions.append(Decision("ROWFLEX", "the shift of the fibres across dispersion did not converge", "warn"))
+    background = scattered_light(scatter, rough.model)
+    gap = gap_pixels(moved, image.shape[0])
+    background = background + gap_pedestal(image - background, bad | first.mask, gap, np.asarray(noise))
+    tracks = find_tracks(image, noise, bad, moved, background)
+    cosmics, result = tracks.mask, tracks.extraction
+    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
+    sky, zero, waves = None, None, wavelength
+    for turn in range(rounds):
+        good = (result.used > MIN_USED) & model.alive[:, None]
+        try:
+            sky = fit_sky(result.amplitude, result.variance, good, wavelength, lsf, throughput, positions, model.alive, rounds=3 + turn)
+        except (SkyError, np.linalg.LinAlgError) as error:
+            decisions.append(Decision("NOSKYFIT", f"no sky for cosmic rays and wavelength zero: {error}", "warn"))
+            break
+        native = sky.native()
+        rest = smooth_source(result.amplitude - native, np.sqrt(result.variance), good)
+        predicted = np.where(model.alive[:, None], np.maximum(native + rest, 0), 0)
+        expected = moved.image(predicted, image.shape[0])
+        spikes = find_spikes(result.amplitude, result.variance, good, predicted)
+        cosmics = cosmics | mask_spikes(spikes, image, expected, floor, background, moved)
+        # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
+        result = extract(image, noise, bad | cosmics, moved, background=background, start=expected)
+    if sky is not None:
+        zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates)
+        waves = corrected_wavelength(sky, zero)
+        if not zero.used:
+            decisions.append(
+                Decision("NOWAVEZERO", f"the sky is too weak or too unlike the line list for a wavelength zero (error {zero.error:.3f} A): that of the arcs is kept", "warn")
+            )
+    samples = np.zeros(result.amplitude.shape, np.uint8)
+    samples[~model.alive] |= np.uint8(DQ.DEADFIBER)
+    samples[(result.used <= MIN_USED) & model.alive[:, None]] |= np.uint8(DQ.LOSTWEIGHT)
+    samples |= hit_samples(cosmics, moved, np.uint8(DQ.COSMIC))
+    samples |= hit_samples((mask & DQ.SATURATED) > 0, moved, np.uint8(DQ.SATURATED))
+    model_image = result.model + background
+    lit = (result.model > 0.3 * np.asarray(noise)) & ~bad & ~cosmics
+    pull = (image - model_image)[lit] / np.sqrt(floor[lit] + np.maximum(model_image[lit], 0))
+    chi = 1.4826 * float(np.median(np.abs(pull))) if pull.size else float("nan")
+    return ScienceExtraction(result, samples, moved, flexure, background.astype(np.float32), cosmics, waves, sky, zero, chi, decisions)
+
+
+def hit_samples(pixels: np.ndarray, model: FiberModel, bit: np.uint8) -> np.ndarray:
+    """Samples (nf, nx) uint8 that have one of the marked pixels within two rows of their centre."""
+    ny = pixels.shape[0]
+    columns = np.arange(pixels.shape[1])
+    hit = np.zeros(model.trace.shape, bool)
+    centre = np.round(model.trace).astype(int)
+    for k in range(-2, 3):
+        row = np.clip(centre + k, 0, ny - 1)
+        hit |= pixels[row, columns]
+    return np.where(hit & model.alive[:, None], bit, np.uint8(0))

@@ -1,0 +1,164 @@
+"""Sky and source of a field together: each is measured on what the other leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..qa.decisions import Decision
+from .cosmics import find_spikes, smooth_source
+from .flat import knot_step, reference_variance
+from .maskbits import DQ, UNUSABLE
+from .sky import SkyModel, fit_sky
+from .source import PointSource, Refraction, find_source, source_shapes
+from .spline import fit_common
+
+SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (its model errs by some per cent)
+MIN_SKY_FIBERS = 60
+OUTLIER_SIGMA = 6.0
+FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
+FTF_TERMS = 3  # Legendre terms along the channel of that correction
+
+
+@dataclass(frozen=True)
+class FieldModel:
+    """Attributes
+    ----------
+    sky : SkyModel
+    source : PointSource or None; ``source_native`` : (nf, nx) [e- per column], its light
+    search : dict of the last source search (see `find_source`)
+    mask : (nf, nx) uint8, with outliers added
+    throughput : (nf, nx), corrected where that was asked for
+    correction : (nf, nx) or None, factor of the fibre-to-fibre correction
+    decisions : list of Decision
+    """
+
+    sky: SkyModel
+    source: PointSource | None
+    source_native: np.ndarray
+    search: dict
+    mask: np.ndarray
+    throughput: np.ndarray
+    correction: np.ndarray | None
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def usable_samples(mask: np.ndarray) -> np.ndarray:
+    """(nf, nx) bool: samples whose value may be used.  A sample touched by a cosmic ray is usable when enough of its profile was not."""
+    return (mask & UNUSABLE) == 0
+
+
+def model_field(
+    amplitude: np.ndarray, variance: np.ndarray, mask: np.ndarray, wavelength: np.ndarray, lsf: np.ndarray, throughput: np.ndarray,
+    positions: np.ndarray, alive: np.ndarray, refraction: Refraction, wave_ref: float, *, correct_ftf: bool = False,
+    fixed: tuple[float, float] | None = None, rounds: int = 3,
+) -> FieldModel:
+    """Fit sky and brightest source in turn.
+
+    The source's model is subtracted before the sky is fitted, and fibres in which it is bright are left out of the sky, so that
+    neither eats the other's light.
+
+    Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``].
+    """
+    nf, nx = amplitude.shape
+    decisions: list[Decision] = []
+    good = usable_samples(mask) & (variance > 0)
+    mask = mask.copy()
+    centre = np.median(wavelength[alive], axis=0)
+    source, source_native, exclude, correction = None, np.zeros((nf, nx)), np.zeros(nf, bool), None
+    sky, search = None, {}
+    for turn in range(rounds):
+        sky = fit_sky(
+            amplitude, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
+            rounds=4 if turn else 3,
+        )  # fmt: skip
+        native = sky.native()
+        rest = amplitude - native
+        unit = sky.factor / sky.gradient[:, None]  # throughput x A per px
+        density = np.where(alive[:, None], rest / np.maximum(unit, 1e-9), 0.0)
+        spread = np.where(alive[:, None], variance / np.maximum(unit, 1e-9) ** 2, 0.0)
+        level = np.where(alive[:, None], native / np.maximum(unit, 1e-9), 0.0)
+        source, search = find_source(positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, fixed=fixed)
+        source_native = np.zeros((nf, nx))
+        if source is not None:
+            source_native = source_light(source, rest, variance, good, sky, lsf, positions, refraction, alive, unit)
+            share = _share(source_native, native, good)
+            exclude = share > SOURCE_SHARE
+            if (alive & ~exclude).sum() < MIN_SKY_FIBERS:
+                order = np.argsort(np.where(alive, share, np.inf))
+                exclude = np.ones(nf, bool)
+                exclude[order[:MIN_SKY_FIBERS]] = False
+                decisions.append(Decision("FEWSKY", f"a bright source leaves no clean sky: the {MIN_SKY_FIBERS} fibres with least of it are used", "warn"))
+        # What neither sky nor source explains and no line could be: cosmic rays that the image did not show.
+        local = smooth_source(rest - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
+        predicted = native + source_native + local
+        spikes = find_spikes(amplitude, variance, good, predicted)
+        mask[spikes] |= np.uint8(DQ.OUTLIER)
+        good = good & ~spikes
+        if correct_ftf and turn == 0:
+            throughput, correction, decision = correct_throughput(amplitude - source_native, variance, good, sky, throughput, alive)
+            decisions.append(decision)
+    decisions += sky.decisions + (source.decisions if source is not None else [])
+    return FieldModel(sky, source, source_native, search, mask, throughput, correction, list(dict.fromkeys(decisions)))
+
+
+def _share(source: np.ndarray, sky: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Light of the source over that of the sky in each fibre, summed over the channel."""
+    s = np.where(good, source, 0).sum(axis=1)
+    return s / np.maximum(np.where(good, sky, 0).sum(axis=1), 1e-9)
+
+
+def source_light(
+    source: PointSource, rest: np.ndarray, variance: np.ndarray, good: np.ndarray, sky: SkyModel, lsf: np.ndarray,
+    positions: np.ndarray, refraction: Refraction, alive: np.ndarray, unit: np.ndarray,
+) -> np.ndarray:
+    """The source's light in every native sample (nf, nx) [e- per column], lines included.
+
+    Its spectrum is a spline common to all fibres, as the sky's is, seen through the share of its light that each fibre gets.
+    """
+    shape = source_shapes(source, positions, sky.wavelength, refraction)
+    extra, _ = reference_variance(sky.wavelength, lsf, alive)
+    near = shape.max(axis=1) > 0.002
+    weight = np.where(good & near[:, None] & alive[:, None], 1.0 / np.maximum(variance, 1e-9), 0.0)
+    factor = shape * unit
+    step = knot_step(sky.wavelength)
+    spectrum = None
+    for _ in range(2):
+        spectrum = fit_common(
+            sky.wavelength, rest, weight, step=step, factor=factor, extra=extra,
+            limits=(float(sky.wavelength.min()) - 3, float(sky.wavelength.max()) + 3), stiffness=1e-4,
+        )  # fmt: skip
+        model = spectrum(sky.wavelength, extra) * factor
+        sigma = np.sqrt(np.maximum(variance, 1e-9) + (0.1 * model) ** 2)
+        weight = np.where(np.abs(rest - model) > 5 * sigma, 0.0, weight)
+    return np.where(alive[:, None], model, 0.0)
+
+
+def correct_throughput(
+    data: np.ndarray, variance: np.ndarray, good: np.ndarray, sky: SkyModel, throughput: np.ndarray, alive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, Decision]:
+    """Refine the throughput of the fibres from the sky in the science frame itself (``--correct_ftf``).
+
+    Each fibre's light over the sky model is a low polynomial along the channel, shrunk by its own noise.  Refused where an
+    object is so bright that the fibres' levels are not the sky's.
+    """
+    share = sky.fibers.sum() / alive.sum()
+    if share < FTF_SHARE:
+        text = f"fibre-to-fibre correction refused: only {100 * share:.0f} % of the fibres hold sky alone, {100 * FTF_SHARE:.0f} % are needed"
+        return throughput, None, Decision("FTFREFUSED", text, "warn")
+    model = sky.native()
+    nx = data.shape[1]
+    basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, nx), FTF_TERMS - 1)
+    weight = np.where(good & alive[:, None], model**2 / np.maximum(variance, 1e-9), 0.0)
+    ratio = np.where(weight > 0, data / np.where(np.abs(model) > 1e-9, model, 1.0) - 1.0, 0.0)
+    normal = np.einsum("fx,xi,xj->fij", weight, basis, basis) + 1e-9 * np.eye(FTF_TERMS)
+    coef = np.linalg.solve(normal, np.einsum("fx,xi->fi", weight * ratio, basis)[..., None])[..., 0]
+    noise = np.einsum("fii->fi", np.linalg.inv(normal))
+    use = sky.fibers & alive
+    real = np.maximum(0.0, (1.4826 * np.median(np.abs(coef[use]), axis=0)) ** 2 - np.median(noise[use], axis=0))
+    coef = coef * real / (real + noise + 1e-30)
+    coef[~use] = 0.0
+    correction = 1.0 + coef @ basis.T
+    text = f"throughput refined from the sky of this frame: {100 * np.std(coef[use, 0]):.2f} % RMS over {int(use.sum())} fibres"
+    return throughput * correction, correction, Decision("FTFDONE", text, "info")

@@ -1,0 +1,203 @@
+"""Pixel flat and fibre-to-fibre throughput from twilights and internal flats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import BSpline
+from scipy.ndimage import gaussian_filter1d
+
+from .extract import FiberModel
+from .spline import CommonSpectrum, fit_common
+
+KNOT_PIXELS = 1.0  # knots of a common spectrum, in native pixels
+THROUGHPUT_KNOTS = 14  # intervals of the smooth throughput of a fibre over the chip
+PIXEL_SCATTER = 0.015  # prior of the pixel-to-pixel response
+SMOOTH_COLUMNS = 20.0  # px along dispersion; slower structure belongs to the throughput or to the profile, not to pixels
+PLAUSIBLE_PIXEL = (0.6, 1.4)  # response outside is a defect, not a flat
+MIN_SIGNAL = 0.02  # of the column's peak light; below, the flat of a pixel cannot be told from 1
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Attributes
+    ----------
+    relative : (nf, nx) float64, throughput of each fibre; 1 for the average fibre at each wavelength
+    spectrum : CommonSpectrum, the lamp or twilight [e-/A for the average fibre]
+    residual : (nf, nx) float32, (measured - model) / model
+    scatter : (nf,) float, robust RMS of the residual about zero, in its expected noise
+    """
+
+    relative: np.ndarray
+    spectrum: CommonSpectrum
+    residual: np.ndarray
+    scatter: np.ndarray
+
+
+def reference_variance(wavelength: np.ndarray, lsf: np.ndarray, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Line variance [A^2] of each sample beyond that of the reference width, and the reference's sigma [A] on the same samples.
+
+    The reference is the 20th percentile over fibres as a smooth function of wavelength: a spline there is rarely asked to be
+    sharper than it is.
+    """
+    sigma = lsf * np.gradient(wavelength, axis=1)
+    centre = np.median(wavelength[alive], axis=0)
+    low = np.percentile(sigma[alive], 20, axis=0)
+    fit = np.polynomial.Polynomial.fit(centre, low, 3)
+    reference = fit(np.clip(wavelength, centre[0], centre[-1]))
+    return sigma**2 - reference**2, reference
+
+
+def smooth_design(n: int, intervals: int) -> np.ndarray:
+    """Cubic B-splines (n, intervals + 3) on even intervals over n columns."""
+    x = np.arange(n)
+    inner = np.linspace(-0.5, n - 0.5, intervals + 1)
+    step = inner[1] - inner[0]
+    knots = np.concatenate([inner[0] + step * np.arange(-3, 0), inner, inner[-1] + step * np.arange(1, 4)])
+    return BSpline.design_matrix(x, knots, 3).toarray()
+
+
+def smooth_rows(values: np.ndarray, weight: np.ndarray, design: np.ndarray) -> np.ndarray:
+    """Weighted least-squares fit of each row of ``values`` (nf, nx) with the columns of ``design`` (nx, m)."""
+    m = design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(design.shape[0], m * m)
+    normal = (weight @ products).reshape(-1, m, m)
+    rhs = (weight * values) @ design
+    ridge = 1e-8 * np.einsum("fii->f", normal) / m + 1e-30
+    coef = np.linalg.solve(normal + ridge[:, None, None] * np.eye(m), rhs[..., None])[..., 0]
+    return coef @ design.T
+
+
+def knot_step(wavelength: np.ndarray) -> float:
+    """Distance of knots [A] for a common spectrum of this wavelength map."""
+    return KNOT_PIXELS * float(np.median(np.diff(wavelength[wavelength.shape[0] // 2])))
+
+
+def measure_throughput(
+    amplitude: np.ndarray,
+    variance: np.ndarray,
+    good: np.ndarray,
+    wavelength: np.ndarray,
+    lsf: np.ndarray,
+    alive: np.ndarray,
+    *,
+    rounds: int = 4,
+    intervals: int = THROUGHPUT_KNOTS,
+) -> Throughput:
+    """Split the spectra of a uniformly lit frame into one common spectrum and a smooth throughput of each fibre.
+
+    Parameters
+    ----------
+    amplitude, variance : (nf, nx) [e-]
+    good : (nf, nx) bool
+    wavelength : (nf, nx) [A]; lsf : (nf, nx) sigma [px]
+    alive : (nf,) bool
+    """
+    nf, nx = amplitude.shape
+    dispersion = np.gradient(wavelength, axis=1)
+    extra, _ = reference_variance(wavelength, lsf, alive)
+    use = good & alive[:, None] & (variance > 0)
+    level = np.array([np.median(amplitude[f][use[f]]) if use[f].any() else 0.0 for f in range(nf)])
+    relative = np.repeat((level / np.median(level[alive]))[:, None], nx, axis=1)
+    relative[~alive] = 1.0
+    design = smooth_design(nx, intervals)
+    step = knot_step(wavelength)
+    limits = float(wavelength.min()), float(wavelength.max())
+    spectrum = None
+    model = np.ones_like(amplitude, dtype=float)
+    for turn in range(rounds):
+        factor = relative * dispersion
+        floor = (0.002 * np.abs(amplitude)) ** 2
+        weight = np.where(use, 1.0 / (variance + floor + 1e-12), 0.0)
+        spectrum = fit_common(wavelength, amplitude, weight, step=step, factor=factor, extra=extra, limits=limits)
+        model = spectrum(wavelength, extra) * dispersion
+        positive = np.maximum(model, 0.02 * np.median(model[alive]))
+        ratio = amplitude / positive
+        w = np.where(use & (model > 0.02 * np.median(model[alive])), positive**2 / (variance + floor + 1e-12), 0.0)
+        rest = np.abs(ratio - relative) * np.sqrt(w)
+        if turn:
+            w = np.where(rest > 5, 0.0, w)
+            use = use & ((rest < 8) | (w == 0))
+        relative = smooth_rows(ratio, w, design)
+        relative[~alive] = 1.0
+        relative = np.clip(relative, 0.02, 5.0)
+        relative /= fiber_mean(relative, wavelength, alive)
+    residual = np.where(good & alive[:, None], amplitude / (relative * np.maximum(model, 1e-6)) - 1.0, 0.0).astype(np.float32)
+    noise = np.sqrt(np.maximum(variance, 1e-12)) / np.maximum(relative * model, 1e-6)
+    scatter = np.array([1.4826 * np.median(np.abs(residual[f][use[f]] / noise[f][use[f]])) if use[f].any() else 0.0 for f in range(nf)])
+    return Throughput(relative, spectrum, residual, scatter)
+
+
+def fiber_mean(relative: np.ndarray, wavelength: np.ndarray, alive: np.ndarray, n_nodes: int = 48) -> np.ndarray:
+    """Mean over fibres of a smooth quantity at each sample's *wavelength* (nf, nx): the average fibre is 1 at every wavelength."""
+    low = float(np.max(wavelength[alive, 0]))
+    high = float(np.min(wavelength[alive, -1]))
+    nodes = np.linspace(low, high, n_nodes)
+    at = np.stack([np.interp(nodes, wavelength[f], relative[f]) for f in np.flatnonzero(alive)])
+    # A clipped mean: one half-dead fibre must not set the scale of the others.
+    middle = np.median(at, axis=0)
+    spread = 1.4826 * np.median(np.abs(at - middle), axis=0) + 1e-3
+    keep = np.abs(at - middle) < 4 * spread
+    mean = np.where(keep, at, 0).sum(axis=0) / np.maximum(keep.sum(axis=0), 1)
+    fit = np.polynomial.Polynomial.fit(nodes, mean, 5)
+    return fit(np.clip(wavelength, low, high))
+
+
+@dataclass(frozen=True)
+class PixelFlat:
+    """Attributes
+    ----------
+    data : (ny, nx) float32, response of each pixel relative to its surroundings; 1 where it could not be measured
+    defects : (ny, nx) bool, response beyond what a flat may correct
+    scatter : float, robust RMS of the measured response
+    """
+
+    data: np.ndarray
+    defects: np.ndarray
+    scatter: float
+
+
+def pixel_flat(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, background: np.ndarray, model: FiberModel, throughput: Throughput,
+    wavelength: np.ndarray, lsf: np.ndarray, n_frames: int,
+) -> PixelFlat:
+    """Response of single pixels from a lamp or twilight frame.
+
+    The frame is divided by the image that the fibres would make with the *common* spectrum (super-sampled over all fibres, so
+    the lamp's own structure is in it) times their smooth throughput.  What changes slowly along dispersion is taken out: it
+    belongs to the profile or the throughput.  The rest is shrunk towards 1 by its own noise.
+
+    Parameters
+    ----------
+    image : (ny, nx) [e-], mean of ``n_frames`` frames
+    background : (ny, nx) [e-], scattered light
+    """
+    extra, _ = reference_variance(wavelength, lsf, model.alive)
+    amplitude = throughput.relative * throughput.spectrum(wavelength, extra) * np.gradient(wavelength, axis=1)
+    amplitude = np.where(model.alive[:, None], np.maximum(amplitude, 0), 0)
+    expected = model.image(amplitude, image.shape[0])
+    peak = gaussian_filter1d(np.max(expected, axis=0), 25)[None, :]
+    lit = (expected > MIN_SIGNAL * peak) & (expected > 20) & ~bad
+    ratio = np.where(lit, (image - background) / np.maximum(expected, 1e-6), 1.0)
+    floor = np.asarray(noise, np.float32) ** 2
+    variance = (np.maximum(expected + background, 1) + floor) / n_frames / np.maximum(expected, 1e-6) ** 2
+    sane = lit & (ratio > 0.3) & (ratio < 1.8)
+    w = np.where(sane, 1.0 / (variance + PIXEL_SCATTER**2), 0.0).astype(np.float32)
+    slow = gaussian_filter1d(w * ratio, SMOOTH_COLUMNS, axis=1, mode="nearest")
+    slow /= np.maximum(gaussian_filter1d(w, SMOOTH_COLUMNS, axis=1, mode="nearest"), 1e-12)
+    slow = np.where(slow > 0.2, slow, 1.0)
+    deviation = np.where(lit, ratio / slow - 1.0, 0.0)
+    defects = lit & ((1 + deviation < PLAUSIBLE_PIXEL[0]) | (1 + deviation > PLAUSIBLE_PIXEL[1]))
+    defects &= np.abs(deviation) > 8 * np.sqrt(variance)
+    bright = lit & (variance < PIXEL_SCATTER**2) & ~defects
+    if bright.sum() > 1000:
+        measured = (1.4826 * np.median(np.abs(deviation[bright]))) ** 2 - np.median(variance[bright])
+        prior = float(np.clip(measured, 0.001**2, 0.03**2))
+    else:
+        prior = PIXEL_SCATTER**2
+    keep = prior / (prior + variance)
+    # A spot far off its surroundings is real whatever the typical scatter is.
+    keep = np.where(np.abs(deviation) > 5 * np.sqrt(variance + prior), 1.0, keep)
+    data = np.where(lit & ~defects, 1.0 + keep * deviation, 1.0).astype(np.float32)
+    return PixelFlat(data, defects, float(np.sqrt(prior)))

@@ -1,0 +1,398 @@
+"""Sky model on native pixels: one super-sampled spectrum, each fibre's line width, throughput and place in the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from ..errors import PanaceaError
+from ..qa.decisions import Decision
+from .flat import knot_step, reference_variance
+from .spline import CommonSpectrum, fit_common
+
+CLIP_SIGMA = 4.5  # single samples
+CLIP_RUN = 3.5  # means of five neighbouring samples: faint emission lines
+FLAT_ERROR = 0.003  # what the fibre flat may be wrong by, in the choice of sky fibres
+MIN_FIBERS = 20
+FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
+MIN_SHIFT_SNR = 5.0
+
+
+class SkyError(PanaceaError):
+    """No sky could be measured."""
+
+
+@dataclass(frozen=True)
+class SkyModel:
+    """Attributes
+    ----------
+    spectrum : CommonSpectrum, e-/A of the average fibre at the reference line width
+    factor : (nf, nx) float64, throughput x gradient x A per px: multiplies the spectrum to give e- per column
+    extra : (nf, nx) float64, line variance beyond the reference [A^2]
+    wavelength : (nf, nx) float64 [A], corrected for the fibres' relative shifts
+    gradient : (nf,) float64, sky level of each fibre relative to the field's mean
+    terms : dict, fitted coefficients: shift [px], width [px^2], gradient
+    fibers : (nf,) bool, fibres taken as sky
+    level : (nf,) float64, light of each fibre over the sky model
+    level_error : (nf,) float64
+    chi : float, robust RMS of (measured - model) / sigma of the sky fibres
+    decisions : list of Decision
+    """
+
+    spectrum: CommonSpectrum
+    factor: np.ndarray
+    extra: np.ndarray
+    wavelength: np.ndarray
+    gradient: np.ndarray
+    terms: dict[str, np.ndarray]
+    fibers: np.ndarray
+    level: np.ndarray
+    level_error: np.ndarray
+    chi: float
+    decisions: list[Decision] = field(default_factory=list)
+
+    def native(self) -> np.ndarray:
+        """The model (nf, nx) [e- per column]."""
+        return self.spectrum(self.wavelength, self.extra) * self.factor
+
+    def native_variance(self) -> np.ndarray:
+        """Variance of `native` from that of the fitted spectrum."""
+        low, high = float(self.wavelength.min()), float(self.wavelength.max())
+        nodes = np.linspace(low, high, 2 * self.spectrum.coef.size)
+        variance = self.spectrum.variance(nodes)
+        return np.interp(self.wavelength, nodes, variance) * self.factor**2
+
+
+def field_basis(positions: np.ndarray, degree: int) -> np.ndarray:
+    """Polynomial terms (nf, m) of the field position [arcsec], without the constant, each of mean zero."""
+    x, y = positions[:, 0] / 6.0, positions[:, 1] / 3.5
+    terms = []
+    if degree >= 1:
+        terms += [x, y]
+    if degree >= 2:
+        terms += [x * x, x * y, y * y]
+    if not terms:
+        return np.zeros((positions.shape[0], 0))
+    basis = np.stack(terms, axis=1)
+    return basis - basis.mean(axis=0)
+
+
+def fiber_levels(amplitude: np.ndarray, weight: np.ndarray, model: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale of each fibre's spectrum to the model, and its error (statistical and flat)."""
+    norm = (weight * model**2).sum(axis=1)
+    scale = np.divide((weight * model * amplitude).sum(axis=1), norm, out=np.full(norm.size, np.nan), where=norm > 0)
+    error = np.sqrt(np.divide(1.0, norm, out=np.full(norm.size, np.inf), where=norm > 0) + FLAT_ERROR**2)
+    return scale, error
+
+
+def choose_fibers(level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, int]:
+    """Fibres that hold sky alone, and the degree of gradient that they can carry.
+
+    Starts from the faintest third, fits a plane, and takes in every fibre that agrees with it, until nothing changes.  An object
+    that fills the field leaves few; then the faintest `FAINTEST` are taken as they are.
+
+    Returns
+    -------
+    fibers : (nf,) bool, degree : int (0, 1 or 2)
+    """
+    usable = alive & np.isfinite(level)
+    order = np.sort(level[usable])
+    chosen = usable & (level <= order[max(MIN_FIBERS, order.size // 3) - 1])
+    degree = 1
+    for turn in range(12):
+        basis = np.column_stack([np.ones(level.size), field_basis(positions, degree)])
+        w = 1.0 / error[chosen]
+        coef = np.linalg.lstsq(basis[chosen] * w[:, None], level[chosen] * w, rcond=None)[0]
+        rest = level - basis @ coef
+        if turn == 0:
+            # The faintest third is a biased sample: its mean lies below the sky's by about a sigma.
+            rest = rest - np.median(rest[usable & (rest < 3 * error)])
+        below = rest[usable & (rest < 0)]
+        spread = 1.4826 * np.median(-below) if below.size > 5 else 0.0
+        sigma = np.maximum(error, min(spread, 0.02))
+        new = usable & (rest < 2.5 * sigma) & (rest > -4 * sigma)
+        if new.sum() < MIN_FIBERS:
+            break
+        share = new.sum() / usable.sum()
+        degree = 2 if share > 0.7 else 1
+        if (new == chosen).all():
+            break
+        chosen = new
+    if chosen.sum() < 0.35 * usable.sum():
+        faintest = usable & (level <= order[max(MIN_FIBERS, int(FAINTEST * order.size)) - 1])
+        return faintest, 0
+    return chosen, degree
+
+
+def _shift_terms(nf: int, nx: int) -> tuple[np.ndarray, np.ndarray]:
+    """Axes of fibre and column from -1 to 1, broadcastable to (nf, nx)."""
+    return np.linspace(-1, 1, nf)[:, None], np.linspace(-1, 1, nx)[None, :]
+
+
+def fit_sky(
+    amplitude: np.ndarray,
+    variance: np.ndarray,
+    good: np.ndarray,
+    wavelength: np.ndarray,
+    lsf: np.ndarray,
+    throughput: np.ndarray,
+    positions: np.ndarray,
+    alive: np.ndarray,
+    *,
+    source: np.ndarray | None = None,
+    exclude: np.ndarray | None = None,
+    fibers: np.ndarray | None = None,
+    rounds: int = 4,
+) -> SkyModel:
+    """Fit the sky in the fibres that see nothing else.
+
+    After Bolton & Burles (2007, New J. Phys. 9, 443) and desispec's sky.py in spirit: no spectrum is resampled; the model is
+    compared with every native sample through that sample's own wavelength, line width and throughput.  Besides the spectrum,
+    small smooth terms are fitted: wavelength shifts and line widths that change across the slit, and the sky's gradient.
+
+    Parameters
+    ----------
+    amplitude, variance : (nf, nx) [e- per column]
+    good : (nf, nx) bool
+    wavelength : (nf, nx) [A, air]; lsf : (nf, nx) sigma [px]; throughput : (nf, nx)
+    positions : (nf, 2) [arcsec]; alive : (nf,) bool
+    source : (nf, nx), optional
+        Model of the sources [e- per column], subtracted before the fit.
+    exclude : (nf,) bool, optional
+        Fibres never taken as sky.
+    fibers : (nf,) bool, optional
+        Sky fibres fixed by the user.
+    """
+    nf, nx = amplitude.shape
+    data = amplitude if source is None else amplitude - source
+    usable = good & alive[:, None] & (variance > 0)
+    base_weight = np.where(usable, 1.0 / np.maximum(variance, 1e-9), 0.0)
+    dispersion = np.gradient(wavelength, axis=1)
+    lam = wavelength.copy()
+    extra, _ = reference_variance(wavelength, lsf, alive)
+    gradient = np.ones(nf)
+    step = knot_step(wavelength)
+    limits = float(wavelength.min()) - 3, float(wavelength.max()) + 3
+    f_axis, x_axis = _shift_terms(nf, nx)
+    clipped = np.zeros((nf, nx), bool)
+    decisions: list[Decision] = []
+    may = alive & np.array([usable[f].sum() > nx // 4 for f in range(nf)])
+    if exclude is not None:
+        may &= ~exclude
+    if may.sum() < MIN_FIBERS:
+        raise SkyError(f"only {int(may.sum())} fibres could serve as sky, {MIN_FIBERS} are needed: choose sky fibres by hand")
+    density = np.where(usable, data / np.maximum(throughput * dispersion, 1e-9), np.nan)
+    with np.errstate(all="ignore"):
+        first = np.array([np.nanmedian(density[f]) if may[f] else np.inf for f in range(nf)])
+    chosen = may & (first <= np.sort(first[may])[max(MIN_FIBERS, may.sum() // 3) - 1])
+    if fibers is not None:
+        chosen = may & fibers
+    degree = 1
+    shift_coef, width_coef = np.zeros(3), np.zeros(3)
+    spectrum = None
+    for turn in range(rounds):
+        factor = throughput * dispersion * gradient[:, None]
+        weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
+        spectrum = fit_common(lam, data, weight, step=step, factor=factor, extra=extra, limits=limits)
+        model = spectrum(lam, extra) * factor
+        rest = data - model
+        sigma = np.sqrt(np.maximum(variance, 1e-9) + (0.01 * model) ** 2)
+        z = np.where(usable, rest / sigma, 0.0)
+        run = uniform_filter1d(np.clip(z, -6, 6), 5, axis=1) * np.sqrt(5)
+        clipped = (np.abs(z) > CLIP_SIGMA) | (run > CLIP_RUN)
+        if turn == rounds - 1:
+            break
+        level, error = fiber_levels(data, np.where(clipped, 0, base_weight), model / gradient[:, None])
+        if fibers is None:
+            chosen, degree = choose_fibers(level, error, may, positions)
+        weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
+        # Gradient: relative levels of the sky fibres as a low polynomial over the field.
+        basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
+        w = 1.0 / error[chosen]
+        coef = np.linalg.lstsq(basis[chosen] * w[:, None], level[chosen] * w, rcond=None)[0]
+        gradient = basis @ coef
+        gradient /= np.mean(gradient[may])
+        # Wavelength shift and line width across the slit, linearised about the current model.
+        slope, curve = spectrum.derivatives(lam)
+        px = dispersion
+        columns = [
+            slope * px * factor * f_axis, slope * px * factor * f_axis * x_axis, slope * px * factor * (f_axis**2 - 1 / 3),
+            0.5 * curve * px**2 * factor * f_axis, 0.5 * curve * px**2 * factor * f_axis * x_axis,
+            0.5 * curve * px**2 * factor * (f_axis**2 - 1 / 3),
+        ]  # fmt: skip
+        design = np.stack([c.ravel() for c in columns])
+        wr = weight.ravel()
+        take = wr > 0
+        dw = design[:, take] * wr[take]
+        # The fitted spectrum has taken its share of each term; without it the terms are what is left over the mean of the fibres.
+        model_now = spectrum(lam, extra) * throughput * dispersion * gradient[:, None]
+        normal = dw @ design[:, take].T
+        rhs = dw @ (data - model_now).ravel()[take]
+        scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+        solution = np.linalg.lstsq(normal / np.outer(scale, scale), rhs / scale, rcond=1e-6)[0] / scale
+        uncertainty = 1.0 / scale
+        solution = np.where(np.abs(solution) > 2.0 * uncertainty, solution, 0.0)
+        shift_coef += np.clip(solution[:3], -0.5, 0.5)
+        width_coef += np.clip(solution[3:], -1.0, 1.0)
+        shift = shift_coef[0] * f_axis + shift_coef[1] * f_axis * x_axis + shift_coef[2] * (f_axis**2 - 1 / 3)
+        lam = wavelength + shift * px
+        extra, _ = reference_variance(wavelength, lsf, alive)
+        extra = extra + (width_coef[0] * f_axis + width_coef[1] * f_axis * x_axis + width_coef[2] * (f_axis**2 - 1 / 3)) * px**2
+    level, error = fiber_levels(data, np.where(clipped, 0, base_weight), model)
+    inner = chosen[:, None] & usable & ~clipped
+    chi = 1.4826 * float(np.median(np.abs(z[inner])))
+    if degree == 0 and fibers is None:
+        decisions.append(
+            Decision("SKYFAINT", f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted", "warn")
+        )
+    terms = {"shift": shift_coef, "width": width_coef, "degree": np.array([degree])}
+    return SkyModel(
+        spectrum, throughput * dispersion * gradient[:, None], extra, lam, gradient, terms, chosen, level, error, chi, decisions
+    )
+
+
+@dataclass(frozen=True)
+class WavelengthZero:
+    """Shift of the sky's lines against their wavelengths.
+
+    Attributes
+    ----------
+    shift : float [A] at the channel's middle; slope : float [A per half range]; error : float [A]
+    used : bool, whether it is significant enough to be applied
+    n_lines : int
+    model, spectrum, grid : arrays for the figure (fitted and measured sky [e-/A], wavelength [A])
+    """
+
+    shift: float
+    slope: float
+    error: float
+    used: bool
+    n_lines: int
+    grid: np.ndarray
+    spectrum: np.ndarray
+    model: np.ndarray
+
+
+def _solve_zero(design_lines, derivative, value, weight, continuum, with_slope, z):
+    columns = np.concatenate([design_lines, continuum, [derivative], [derivative * z] if with_slope else np.zeros((0, z.size))])
+    dw = columns * weight
+    normal = dw @ columns.T
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+    system = normal / np.outer(scale, scale)
+    rhs = (dw @ value) / scale
+    solution = np.linalg.lstsq(system, rhs, rcond=1e-9)[0] / scale
+    covariance = np.linalg.pinv(system, rcond=1e-9) / np.outer(scale, scale)
+    return solution, covariance, columns
+
+
+def zero_from_lines(sky: SkyModel, lines: np.ndarray, lsf_sigma: np.ndarray) -> WavelengthZero:
+    """Wavelength zero of the sky model from a list of sky-line wavelengths.
+
+    All listed lines are fitted together with one shift (and its slope along the channel where enough lines carry it), on a
+    continuum of splines; pixels that the list does not explain lose their weight.
+
+    Parameters
+    ----------
+    lines : (n,) [A, air]
+    lsf_sigma : callable-like (n_grid,) array [A]
+        Gaussian sigma of the reference line width on ``sky.spectrum``'s own range; a scalar works too.
+    """
+    step = sky.spectrum.step / 2
+    low, high = float(np.percentile(sky.wavelength, 0.2)), float(np.percentile(sky.wavelength, 99.8))
+    grid = np.arange(low, high, step)
+    value = sky.spectrum(grid)
+    variance = sky.spectrum.variance(grid) + (0.003 * value) ** 2 + 1e-12
+    sigma = np.broadcast_to(lsf_sigma(grid) if callable(lsf_sigma) else lsf_sigma, grid.shape)
+    inside = lines[(lines > low + 8 * step) & (lines < high - 8 * step)]
+    z = 2 * (grid - low) / (high - low) - 1
+    n_knots = max(6, int((high - low) / 60))
+    from .flat import smooth_design
+
+    continuum = smooth_design(grid.size, n_knots).T
+    shift = slope = 0.0
+    error = np.inf
+    weight = 1.0 / variance
+    with_slope = inside.size >= 8
+    model = value
+    if inside.size == 0:
+        return WavelengthZero(0.0, 0.0, np.inf, False, 0, grid, value, value)
+    for turn in range(8):
+        where = inside[:, None] + shift + slope * (2 * (inside[:, None] - low) / (high - low) - 1)
+        u = (grid[None, :] - where) / sigma[None, :]
+        near = np.abs(u) < 6
+        shapes = np.where(near, np.exp(-0.5 * np.where(near, u, 0) ** 2), 0.0)
+        flux = None
+        if turn:
+            flux = np.maximum(solution[: inside.size], 0)
+        else:
+            first = continuum.T @ np.linalg.lstsq(continuum.T, value, rcond=None)[0]
+            flux = np.maximum(np.interp(inside, grid, value - first), 0)
+        derivative = (flux[:, None] * shapes * u / sigma[None, :]).sum(axis=0)
+        solution, covariance, columns = _solve_zero(shapes, derivative, value, weight, continuum, with_slope, z)
+        tail = solution[inside.size + continuum.shape[0] :]
+        shift += float(np.clip(tail[0], -1.5 * step, 1.5 * step))
+        if with_slope:
+            slope += float(np.clip(tail[1], -step, step))
+        model = solution @ columns
+        rest = (value - model) / np.sqrt(variance)
+        spread = 1.4826 * np.median(np.abs(rest)) + 1e-9
+        weight = 1.0 / variance / np.maximum(1.0, np.abs(rest) / (3 * spread)) ** 2
+        i = inside.size + continuum.shape[0]
+        error = float(np.sqrt(covariance[i, i])) * max(1.0, spread) * np.sqrt(2)
+    used = bool(np.isfinite(error) and error < 0.06 * 2 * step and abs(shift) < 4 * sigma.mean())
+    return WavelengthZero(shift, slope if with_slope else 0.0, error, used, int(inside.size), grid, value, model)
+
+
+def zero_from_template(sky: SkyModel, template_wave: np.ndarray, templates: np.ndarray, response: np.ndarray) -> WavelengthZero:
+    """Wavelength zero from the shape of known night-sky spectra, for a channel without usable lines (uv).
+
+    The measured sky over its own smooth continuum is a mixture of the templates over theirs, moved by a shift.
+
+    Parameters
+    ----------
+    template_wave : (n,) [A]; templates : (k, n) [any flux unit]; response : (n,) flux unit per (e-/A)
+    """
+    low = max(float(np.percentile(sky.wavelength, 0.5)), float(template_wave[0]))
+    high = min(float(np.percentile(sky.wavelength, 99.5)), float(template_wave[-1]))
+    step = sky.spectrum.step
+    grid = np.arange(low, high, step)
+    value = sky.spectrum(grid)
+    variance = sky.spectrum.variance(grid) + 1e-12
+    from .flat import smooth_design
+
+    continuum = smooth_design(grid.size, max(8, int((high - low) / 50))).T
+    shift, error = 0.0, np.inf
+    model = value
+    for _ in range(8):
+        counts = np.stack([np.interp(grid - shift, template_wave, t / response) for t in templates])
+        # The mixture may change slowly along the channel: each template times a line in wavelength.
+        z = np.linspace(-1, 1, grid.size)
+        shapes = np.concatenate([counts, counts * z])
+        mean = np.linalg.lstsq((shapes / np.sqrt(variance)).T, value / np.sqrt(variance), rcond=1e-8)[0] @ shapes
+        derivative = -np.gradient(mean, grid)
+        columns = np.concatenate([shapes, continuum, [derivative]])
+        dw = columns / variance
+        normal = dw @ columns.T
+        scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+        system = normal / np.outer(scale, scale) + 1e-9 * np.eye(scale.size)
+        solution = np.linalg.solve(system, (dw @ value) / scale) / scale
+        covariance = np.linalg.inv(system) / np.outer(scale, scale)
+        model = solution @ columns
+        spread = np.sqrt(np.mean(np.clip((value - model) / np.sqrt(variance), -5, 5) ** 2))
+        shift += float(np.clip(solution[-1], -0.5 * step, 0.5 * step))
+        error = float(np.sqrt(covariance[-1, -1])) * max(1.0, spread)
+    used = bool(np.isfinite(error) and error < 0.08 * step and abs(shift) < 2.0 * step)
+    return WavelengthZero(shift, 0.0, error, used, 0, grid, value, model)
+
+
+def corrected_wavelength(sky: SkyModel, zero: WavelengthZero) -> np.ndarray:
+    """The wavelength map (nf, nx) with the fibres' relative shifts and the zero taken out."""
+    if not zero.used:
+        return sky.wavelength
+    low, high = zero.grid[0], zero.grid[-1]
+    z = 2 * (sky.wavelength - low) / (high - low) - 1
+    return sky.wavelength - zero.shift - zero.slope * z
+
+

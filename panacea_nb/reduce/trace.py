@@ -1,0 +1,403 @@
+"""Find the fibres on a flat or twilight, say which is which, and measure their traces and profiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial import legendre
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter
+from scipy.optimize import nnls
+
+from ..errors import PanaceaError
+from ..instrument import AMP_ROWS
+from .extract import Extraction, FiberModel, extract, spline_basis, trace_offsets
+from .kernels import HALF_WIDTH, N_COEF, profile_normal_equations
+
+SPAN = 24  # columns per block in which a fibre's position is measured
+TRACE_DEGREE = 5  # Legendre degree of a trace; leaves .002 px on real curvature
+PROFILE_DEGREE = 2  # total degree over the detector of each profile coefficient
+DEAD_SHARE = 0.15  # a fibre with less than this share of its neighbours' light is dead
+PROFILE_BLOCK = 16  # columns that share one profile
+
+
+class TraceError(PanaceaError):
+    """The fibres could not be found or told apart."""
+
+
+@dataclass(frozen=True)
+class TraceResult:
+    """Attributes
+    ----------
+    model : FiberModel
+    dead : (nf,) bool
+    extraction : Extraction of the frame that was traced
+    scatter : ScatterModel
+    background : (ny, nx) float32, light scattered under the fibres of that frame [e-]
+    match : float, how well the pattern of fibres fits the reference (1: perfectly)
+    runner_up : float, the same one fibre off
+    offset : (2,) float, rows by which each amplifier's fibres lie off the reference [px]
+    residual : (nf,) float, RMS of the measured centres about each trace [px]
+    widths : (nf,) float, relative width of each fibre's profile
+    """
+
+    model: FiberModel
+    dead: np.ndarray
+    extraction: Extraction
+    scatter: ScatterModel
+    background: np.ndarray
+    match: float
+    runner_up: float
+    offset: np.ndarray
+    residual: np.ndarray
+    widths: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScatterModel:
+    """Scattered light as a sum of the fibre image blurred by Gaussians.
+
+    Attributes
+    ----------
+    sigmas : (n,) float [px]
+    weights : (n,) float >= 0
+    """
+
+    sigmas: np.ndarray
+    weights: np.ndarray
+
+
+def _block_profiles(image: np.ndarray, bad: np.ndarray, span: int) -> np.ndarray:
+    """Mean over each block of columns, (n_blocks, ny), without bad pixels."""
+    ny, nx = image.shape
+    n = nx // span
+    good = ~bad[:, : n * span].reshape(ny, n, span)
+    part = np.where(good, image[:, : n * span].reshape(ny, n, span), 0.0)
+    return (part.sum(axis=2) / np.maximum(good.sum(axis=2), 1)).T.astype(float)
+
+
+def _match_amplifier(profile: np.ndarray, rows: np.ndarray, dead: np.ndarray, first: int) -> tuple[float, float, float]:
+    """Shift of the reference rows that best explains the light of one amplifier: (shift, match, match one fibre off)."""
+    y = np.arange(first, first + AMP_ROWS)
+    light = profile[first : first + AMP_ROWS]
+    local = gaussian_filter1d(maximum_filter1d(light, 15), 8)
+    light = np.clip(light / np.maximum(local, 1e-9 + 0.02 * np.max(local)), 0, 1)
+    shifts = np.arange(-18.0, 18.01, 0.25)
+    sigma = 1.9
+    score = np.empty(shifts.size)
+    for k, s in enumerate(shifts):
+        template = np.zeros(AMP_ROWS)
+        for row in rows[~dead] + s:
+            lo, hi = max(0, int(row) - 7 - first), min(AMP_ROWS, int(row) + 9 - first)
+            if hi > lo:
+                template[lo:hi] += np.exp(-0.5 * ((y[lo:hi] - row) / sigma) ** 2)
+        a, b = light - light.mean(), template - template.mean()
+        score[k] = (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-30)
+    best = int(np.argmax(score))
+    others = np.abs(np.abs(shifts - shifts[best]) - 6.8) < 1.5
+    return float(shifts[best]), float(score[best]), float(score[others].max()) if others.any() else 0.0
+
+
+def initial_traces(
+    image: np.ndarray, bad: np.ndarray, reference: np.ndarray, dead: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    """Centres of all fibres in blocks of columns, followed outwards from the middle of the chip.
+
+    Parameters
+    ----------
+    image : (ny, nx) [e-], flat or twilight
+    reference : (nf,) rows [px] at mid-chip; dead : (nf,) bool
+
+    Returns
+    -------
+    columns : (n,), centres : (nf, n) with NaN where nothing was found, offset : (2,), match, runner_up
+    """
+    blocks = _block_profiles(image, bad, SPAN)
+    n, ny = blocks.shape
+    columns = np.arange(n) * SPAN + (SPAN - 1) / 2
+    middle = n // 2
+    half = reference.size // 2
+    central = np.median(blocks[middle - 2 : middle + 3], axis=0)
+    start = reference.astype(float).copy()
+    offset, match, runner_up = np.zeros(2), 1.0, 0.0
+    for k, part in enumerate((slice(0, half), slice(half, None))):
+        shift, good, other = _match_amplifier(central, reference[part], dead[part], k * AMP_ROWS)
+        if good < 0.35:
+            raise TraceError(
+                f"the fibres of the {'bottom top'.split()[k]} amplifier were not recognised (pattern match {good:.2f}, 0.35 needed): "
+                "is the flat or twilight exposed, and of this channel?"
+            )
+        start[part] += shift
+        offset[k], match, runner_up = shift, min(match, good), max(runner_up, other)
+    centres = np.full((reference.size, n), np.nan)
+    position = _refine(central, start, 3.0)
+    drift = position - start
+    smooth = _robust_smooth(drift, dead)
+    position = _refine(central, start + smooth, 2.0)
+    for direction in (range(middle, n), range(middle - 1, -1, -1)):
+        last = np.where(np.isfinite(position), position, start + smooth)
+        for b in direction:
+            found = _refine(blocks[b], last, 1.6)
+            moved = _robust_smooth(found - last, dead)
+            found = np.where(np.abs(found - last - moved) < 0.5, found, np.nan)
+            centres[:, b] = found
+            last = np.where(np.isfinite(found), found, last + moved)
+    return columns, centres, offset, match, runner_up
+
+
+def _robust_smooth(values: np.ndarray, dead: np.ndarray) -> np.ndarray:
+    """A smooth curve over fibres through values with gaps and outliers."""
+    x = np.linspace(-1, 1, values.size)
+    good = np.isfinite(values) & ~dead
+    if good.sum() < 10:
+        return np.zeros_like(values)
+    for _ in range(3):
+        fit = legendre.legfit(x[good], values[good], 4)
+        rest = values - legendre.legval(x, fit)
+        spread = 1.4826 * np.median(np.abs(rest[good])) + 0.02
+        good = np.isfinite(rest) & (np.abs(rest) < 4 * spread) & ~dead
+    return legendre.legval(x, fit)
+
+
+def _refine(profile: np.ndarray, guess: np.ndarray, reach: float) -> np.ndarray:
+    """Centre of the peak next to each guess from a Gaussian through three smoothed pixels; NaN when there is none within reach."""
+    smooth = gaussian_filter1d(profile, 0.8)
+    result = np.full(guess.size, np.nan)
+    span = int(np.ceil(reach))
+    rows = np.clip(np.round(guess).astype(int), span + 2, profile.size - span - 3)
+    window = rows[:, None] + np.arange(-span, span + 1)
+    peak = window[np.arange(rows.size), np.argmax(smooth[window], axis=1)]
+    left, mid, right = (np.log(np.maximum(smooth[peak + d], 1e-6)) for d in (-1, 0, 1))
+    curve = left - 2 * mid + right
+    ok = (curve < 0) & (mid >= left) & (mid >= right)
+    result[ok] = peak[ok] + 0.5 * (left[ok] - right[ok]) / curve[ok]
+    result[np.abs(result - guess) > reach + 0.5] = np.nan
+    return result
+
+
+def fit_traces(
+    columns: np.ndarray, centres: np.ndarray, weight: np.ndarray, nx: int, dead: np.ndarray, degree: int = TRACE_DEGREE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Legendre polynomial of each fibre's centres; fibres with too few take the shape of their neighbours.
+
+    Returns
+    -------
+    trace : (nf, nx), residual : (nf,) RMS [px]
+    """
+    x = 2 * columns / (nx - 1) - 1
+    full = legendre.legvander(2 * np.arange(nx) / (nx - 1) - 1, degree)
+    base = legendre.legvander(x, degree)
+    nf = centres.shape[0]
+    coefs = np.full((nf, degree + 1), np.nan)
+    residual = np.full(nf, np.nan)
+    for f in range(nf):
+        good = np.isfinite(centres[f]) & (weight[f] > 0)
+        for _ in range(3):
+            if good.sum() < 3 * (degree + 1):
+                break
+            w = np.sqrt(weight[f, good])
+            fit = np.linalg.lstsq(base[good] * w[:, None], centres[f, good] * w, rcond=None)[0]
+            rest = centres[f] - base @ fit
+            spread = 1.4826 * np.median(np.abs(rest[good])) + 1e-3
+            coefs[f], residual[f] = fit, np.sqrt(np.mean(rest[good] ** 2))
+            good = np.isfinite(rest) & (np.abs(rest) < 4 * spread) & (weight[f] > 0)
+    known = np.isfinite(coefs[:, 0]) & ~dead
+    index = np.arange(nf)
+    for k in range(degree + 1):
+        coefs[~known, k] = np.interp(index[~known], index[known], coefs[known, k])
+    return coefs @ full.T, residual
+
+
+def blurred(image: np.ndarray, sigma: float, step: int = 8) -> np.ndarray:
+    """The image binned by ``step`` and blurred by a Gaussian of ``sigma`` px of the full image."""
+    from scipy.ndimage import gaussian_filter
+
+    ny, nx = image.shape
+    small = image[: ny // step * step, : nx // step * step].reshape(ny // step, step, nx // step, step).mean(axis=(1, 3))
+    return gaussian_filter(small.astype(np.float64), sigma / step, mode="constant", truncate=3.5)
+
+
+SCATTER_STEP = 8
+SCATTER_SIGMAS = np.array([12.0, 25.0, 50.0, 100.0, 200.0, 400.0, 600.0])
+GAP_DISTANCE = 10.5  # px from the nearest fibre: nothing of the fitted profile reaches there
+
+
+def gap_pixels(model: FiberModel, n_rows: int) -> np.ndarray:
+    """(ny, nx) bool: pixels more than `GAP_DISTANCE` px away from any fibre with light."""
+    nx = model.trace.shape[1]
+    trace = model.trace[model.alive]
+    gap = np.ones((n_rows, nx), bool)
+    low = np.clip(np.floor(trace - GAP_DISTANCE).astype(int), 0, n_rows)
+    high = np.clip(np.ceil(trace + GAP_DISTANCE).astype(int) + 1, 0, n_rows)
+    change = np.zeros((n_rows + 1, nx), np.int32)
+    x = np.broadcast_to(np.arange(nx), trace.shape)
+    np.add.at(change, (low, x), 1)
+    np.add.at(change, (high, x), -1)
+    gap &= np.cumsum(change, axis=0)[:-1] == 0
+    return gap
+
+
+def fit_scatter(image: np.ndarray, fibers: np.ndarray, bad: np.ndarray, gap: np.ndarray) -> ScatterModel:
+    """Non-negative weights of the blurred fibre images that explain the light between the groups of fibres."""
+    step = SCATTER_STEP
+    ny, nx = image.shape
+    usable = gap & ~bad
+    shape = (ny // step, step, nx // step, step)
+    count = usable[: shape[0] * step, : shape[2] * step].reshape(shape).sum(axis=(1, 3))
+    light = np.where(usable, image, 0)[: shape[0] * step, : shape[2] * step].reshape(shape).sum(axis=(1, 3))
+    take = count >= step * step // 2
+    if take.sum() < 50:
+        return ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
+    target = light[take] / count[take]
+    design = np.stack([blurred(fibers, s)[take] for s in SCATTER_SIGMAS], axis=1)
+    scale = design.max(axis=0) + 1e-12
+    weight = np.ones(target.size)
+    for _ in range(3):
+        solution = nnls(design / scale * weight[:, None], target * weight)[0]
+        rest = target - design / scale @ solution
+        spread = 1.4826 * np.median(np.abs(rest - np.median(rest))) + 1e-9
+        weight = 1.0 / np.maximum(1.0, np.abs(rest) / (2.5 * spread))
+    return ScatterModel(SCATTER_SIGMAS, solution / scale)
+
+
+def scattered_light(scatter: ScatterModel, fibers: np.ndarray) -> np.ndarray:
+    """Scattered light (ny, nx) float32 [e-] under a frame whose fibre image is given."""
+    from scipy.ndimage import zoom
+
+    total = None
+    for sigma, weight in zip(scatter.sigmas, scatter.weights, strict=True):
+        if weight > 0:
+            part = weight * blurred(fibers, sigma)
+            total = part if total is None else total + part
+    if total is None:
+        return np.zeros_like(fibers, dtype=np.float32)
+    factor = (fibers.shape[0] / total.shape[0], fibers.shape[1] / total.shape[1])
+    return zoom(total.astype(np.float32), factor, order=1, mode="nearest", grid_mode=True)
+
+
+def detector_basis(nf: int, columns: np.ndarray, nx: int, degree: int) -> np.ndarray:
+    """Legendre terms of total ``degree`` over fibre and column, (nf, len(columns), m)."""
+    f = legendre.legvander(np.linspace(-1, 1, nf), degree)
+    x = legendre.legvander(2 * np.asarray(columns) / (nx - 1) - 1, degree)
+    terms = [f[:, None, i] * x[None, :, j] for i in range(degree + 1) for j in range(degree + 1 - i)]
+    return np.stack(terms, axis=-1)
+
+
+def fit_profile(
+    image: np.ndarray, weight: np.ndarray, amplitude: np.ndarray, trace: np.ndarray, widths: np.ndarray, alive: np.ndarray, step: int
+) -> np.ndarray:
+    """Coefficients (nf, n_blocks, N_COEF) of the profiles that best make the image from the given amplitudes and traces.
+
+    The profile of the detector is smooth in position; a fibre differs from it by its relative width.  Each is normalised to
+    a sum of one.
+    """
+    nf, nx = trace.shape
+    columns = np.arange(step // 2, nx, step)
+    basis = detector_basis(nf, columns, nx, PROFILE_DEGREE)
+    live = np.where(alive[:, None], amplitude, 0.0).astype(np.float64)
+    matrix, rhs = profile_normal_equations(image, weight, live, trace, widths, columns, basis)
+    m = basis.shape[2]
+    scale = np.trace(matrix) / matrix.shape[0]
+    matrix[np.diag_indices_from(matrix)] += 1e-8 * scale
+    solution = np.linalg.solve(matrix, rhs).reshape(N_COEF, m)
+    n_blocks = -(-nx // PROFILE_BLOCK)
+    centres = np.minimum(np.arange(n_blocks) * PROFILE_BLOCK + PROFILE_BLOCK / 2, nx - 1)
+    coef = np.einsum("fbm,cm->fbc", detector_basis(nf, centres, nx, PROFILE_DEGREE), solution)
+    return normalised(widened(coef, widths))
+
+
+def widened(coef: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Each fibre's profile stretched by its relative width, as coefficients on the same knots."""
+    nodes = np.linspace(-HALF_WIDTH + 0.02, HALF_WIDTH - 0.02, 3 * N_COEF)
+    solve = np.linalg.pinv(spline_basis(nodes))
+    out = np.empty_like(coef)
+    for f in range(coef.shape[0]):
+        if widths[f] == 1.0:
+            out[f] = coef[f]
+        else:
+            out[f] = coef[f] @ (solve @ (spline_basis(nodes / widths[f]) / widths[f])).T
+    return out
+
+
+def normalised(coef: np.ndarray) -> np.ndarray:
+    """Coefficients scaled so that the profile, summed over pixels at any phase, is one."""
+    phases = np.arange(-0.5, 0.5, 0.125)
+    total = sum(spline_basis(p + np.arange(-10, 11)).sum(axis=0) for p in phases) / phases.size
+    return coef / (coef @ total)[..., None]
+
+
+def gaussian_coef(nf: int, nx: int, fwhm: float) -> np.ndarray:
+    """Coefficients of a Gaussian profile, the start of the iteration."""
+    nodes = np.linspace(-HALF_WIDTH + 0.01, HALF_WIDTH - 0.01, 4 * N_COEF)
+    shape = np.exp(-0.5 * (nodes / (fwhm / 2.3548)) ** 2)
+    coef = np.linalg.lstsq(spline_basis(nodes), shape, rcond=None)[0]
+    return normalised(np.broadcast_to(coef, (nf, -(-nx // PROFILE_BLOCK), N_COEF)).copy())
+
+
+def find_dead(amplitude: np.ndarray, expected_dead: np.ndarray) -> np.ndarray:
+    """Fibres with almost no light against their neighbours; those said to be dead are dead only if they are dark."""
+    level = np.median(amplitude, axis=1)
+    around = median_filter(np.where(expected_dead, np.nan_to_num(np.median(level)), level), 15, mode="nearest")
+    return level < DEAD_SHARE * around
+
+
+def trace_fibers(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, reference: np.ndarray, expected_dead: np.ndarray, *, rounds: int = 5
+) -> TraceResult:
+    """Traces, profiles, dead fibres and scattered light from a well exposed flat or twilight.
+
+    The first centres come from the light itself; then traces, the profile (a B-spline whose coefficients vary smoothly over the
+    detector), each fibre's width, and the scattered light are improved in turn until they agree.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32 [e-]
+    noise : (ny, 1) or (ny, nx) [e-]
+    bad : (ny, nx) bool
+    reference : (nf,) rows at mid-chip; expected_dead : (nf,) bool
+
+    Raises
+    ------
+    TraceError
+        When the pattern of fibres is not that of the channel.
+    """
+    ny, nx = image.shape
+    nf = reference.size
+    columns, centres, offset, match, runner_up = initial_traces(image, bad, reference, expected_dead)
+    seen = np.isfinite(centres).mean(axis=1) > 0.5
+    if (~seen & ~expected_dead).sum() > nf // 5:
+        raise TraceError(f"only {int(seen.sum())} of {nf} fibres were found on the flat: is it exposed, and of this channel?")
+    trace, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, expected_dead | ~seen)
+    # A dead fibre may still pass a little light: all take part until their light has been measured.
+    model = FiberModel(trace, gaussian_coef(nf, nx, 4.0), PROFILE_BLOCK, np.ones(nf, bool))
+    dead = np.zeros(nf, bool)
+    widths = np.ones(nf)
+    background = np.zeros_like(image)
+    scatter = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
+    gap = gap_pixels(model, ny)
+    result = extract(image, noise, bad, model, rounds=2)
+    for turn in range(rounds):
+        last = turn == rounds - 1
+        data = (image - background).astype(np.float32)
+        floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
+        weight = np.where(bad, 0, 1.0 / (floor + np.maximum(result.model, 0) + 1e-4 * result.model**2)).astype(np.float32)
+        coef = fit_profile(data, weight, result.amplitude, model.trace, widths, model.alive, 24 if last else 72)
+        model = FiberModel(model.trace, coef, PROFILE_BLOCK, model.alive)
+        result = extract(data, noise, bad, model, start=result.model)
+        if turn == 0:
+            dead = find_dead(result.amplitude, expected_dead)
+        shift, w_shift, widening, w_width = trace_offsets(data, noise, bad, model, result, SPAN, 1 if last else 3)
+        middle = np.minimum(np.arange(shift.shape[1]) * SPAN + (SPAN - 1) / 2, nx - 1)
+        measured = model.trace[:, np.clip(middle.round().astype(int), 0, nx - 1)] + np.clip(shift, -0.6, 0.6)
+        trace, residual = fit_traces(middle, measured, w_shift, nx, dead)
+        change = np.average(widening, axis=1, weights=w_width + 1e-12)
+        change -= np.median(change[~dead])
+        widths = np.where(dead, 1.0, np.clip(widths * (1 + np.clip(change, -0.05, 0.05)), 0.85, 1.15))
+        model = FiberModel(trace, model.coef, PROFILE_BLOCK, model.alive)
+        result = extract(data, noise, bad, model, start=result.model)
+        if turn in (0, 2) or last:
+            scatter = fit_scatter(image, result.model, bad, gap)
+        background = scattered_light(scatter, result.model)
+    model = FiberModel(model.trace, model.coef, PROFILE_BLOCK, ~dead)
+    result = extract(image, noise, bad, model, background=background, start=result.model)
+    return TraceResult(model, dead, result, scatter, background, match, runner_up, offset, residual, widths)

@@ -1,0 +1,390 @@
+"""Wavelengths and line-spread function of every fibre from arc lamps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.polynomial import legendre
+from scipy.ndimage import gaussian_filter1d
+from scipy.special import erf
+
+from ..errors import PanaceaError
+from ..qa.decisions import Decision
+
+BLEND_DISTANCE = 9.0  # px; closer lines disturb each other's centres
+FIT_REACH = 7  # px on each side of a line that its fit uses
+NARROW_REACH = 4  # px, for a line with a blend on one side
+MIN_SN = 8.0  # a line fainter than this in a typical fibre does not take part
+START_SIGMA = 1.9  # px; LSF of 4.5 px FWHM
+MAX_RMS = 0.35  # px; a solution worse than this is none
+
+
+class WavelengthError(PanaceaError):
+    """No wavelength solution could be found."""
+
+
+@dataclass(frozen=True)
+class LineFits:
+    """Gaussian fits of the arc lines in all fibres.
+
+    Attributes
+    ----------
+    wavelength : (nl,) [A, air]; centre, sigma, flux, error : (nl, nf) [px, px, e-, px]; good : (nl, nf) bool
+    """
+
+    wavelength: np.ndarray
+    centre: np.ndarray
+    sigma: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    good: np.ndarray
+
+
+@dataclass(frozen=True)
+class WavelengthSolution:
+    """Attributes
+    ----------
+    wavelength : (nf, nx) float64 [A, air], at pixel centres
+    lsf : (nf, nx) float32, Gaussian sigma of the line-spread function [px], the pixel's own width not included
+    lines : LineFits
+    used : (nl, nf) bool, measurements in the final fit
+    residual : (nl, nf) float [px], measured minus fitted centre; NaN where not measured
+    rms : float [px], robust, over the used measurements
+    degree : int, total degree of the fit
+    decisions : list of Decision
+    """
+
+    wavelength: np.ndarray
+    lsf: np.ndarray
+    lines: LineFits
+    used: np.ndarray
+    residual: np.ndarray
+    rms: float
+    degree: int
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def pixel_gaussian(x: np.ndarray, centre: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """A unit Gaussian integrated over pixels centred on ``x`` (all arrays broadcast)."""
+    s = np.sqrt(2.0) * sigma
+    return 0.5 * (erf((x + 0.5 - centre) / s) - erf((x - 0.5 - centre) / s))
+
+
+def fit_line(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: int, high: int, sigma: float = START_SIGMA):
+    """Fit one pixel-integrated Gaussian on a constant to all fibres at once (Levenberg-Marquardt, vectorised over fibres).
+
+    Parameters
+    ----------
+    spectra, variance : (nf, nx)
+    guess : (nf,) [px]
+    low, high : int
+        Pixels below and above the guess that take part.
+
+    Returns
+    -------
+    centre, sigma, flux, error, good : (nf,) each; ``error`` is that of the centre [px]
+    """
+    nf, nx = spectra.shape
+    start = np.round(np.nan_to_num(guess)).astype(int)
+    inside = (start - low >= 0) & (start + high < nx) & np.isfinite(guess)
+    start = np.clip(start, low, nx - high - 1)
+    columns = start[:, None] + np.arange(-low, high + 1)
+    rows = np.arange(nf)[:, None]
+    data, var = spectra[rows, columns].astype(float), variance[rows, columns].astype(float)
+    weight = np.where(var > 0, 1.0 / np.maximum(var, 1e-12), 0.0)
+    background = np.percentile(data, 15, axis=1)
+    flux = np.maximum((data - background[:, None]).sum(axis=1), 1.0)
+    par = np.stack([flux, np.clip(guess, start - 2, start + 2), np.full(nf, sigma), background], axis=1)
+    damping = np.full(nf, 1e-2)
+
+    def chi(p):
+        model = p[:, :1] * pixel_gaussian(columns, p[:, 1:2], p[:, 2:3]) + p[:, 3:4]
+        return model, (weight * (data - model) ** 2).sum(axis=1)
+
+    model, best = chi(par)
+    for _ in range(12):
+        f, c, s = par[:, :1], par[:, 1:2], par[:, 2:3]
+        shape = pixel_gaussian(columns, c, s)
+        up, down = (columns + 0.5 - c) / s, (columns - 0.5 - c) / s
+        g_up, g_down = np.exp(-0.5 * up**2) / (np.sqrt(2 * np.pi) * s), np.exp(-0.5 * down**2) / (np.sqrt(2 * np.pi) * s)
+        jac = np.stack([shape, f * (g_down - g_up), f * (g_down * down - g_up * up), np.ones_like(shape)], axis=2)
+        normal = np.einsum("fp,fpi,fpj->fij", weight, jac, jac)
+        gradient = np.einsum("fp,fpi->fi", weight * (data - model), jac)
+        diagonal = np.einsum("fii->fi", normal)
+        damped = normal + np.eye(4) * (damping[:, None] * diagonal + 1e-12)[:, None, :]
+        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
+        trial = par + step
+        trial[:, 2] = np.clip(trial[:, 2], 0.6, 5.0)
+        trial[:, 1] = np.clip(trial[:, 1], start - low + 1.0, start + high - 1.0)
+        trial_model, trial_chi = chi(trial)
+        better = trial_chi <= best
+        par[better], model[better], best[better] = trial[better], trial_model[better], trial_chi[better]
+        damping = np.where(better, damping * 0.2, damping * 8)
+    covariance = np.linalg.pinv(normal)
+    error = np.sqrt(np.maximum(covariance[:, 1, 1], 0))
+    flux_error = np.sqrt(np.maximum(covariance[:, 0, 0], 0))
+    # A model that does not fit (blend, ghost) says so in chi-square; its error grows with it.
+    error *= np.sqrt(np.maximum(1.0, best / max(1, low + high + 1 - 4)))
+    good = inside & (par[:, 0] > 4 * flux_error) & (np.abs(par[:, 1] - guess) < 3.5) & (par[:, 2] > 0.7) & (par[:, 2] < 4.5)
+    return par[:, 1], par[:, 2], par[:, 0], error, good
+
+
+def relative_shifts(spectra: np.ndarray, dead: np.ndarray, reach: int = 8) -> np.ndarray:
+    """Smooth shift [px] of every fibre's arc against the middle fibre, by correlating neighbours outwards from the middle."""
+    nf, nx = spectra.shape
+    # Lines only, compressed: a saturated lamp line must not decide alone.
+    lines = spectra - gaussian_filter1d(np.minimum(spectra, np.percentile(spectra, 90, axis=1, keepdims=True)), 60, axis=1)
+    lines = np.sqrt(np.maximum(lines, 0))
+    lines = gaussian_filter1d(lines, 1.5, axis=1)
+    lines -= lines.mean(axis=1, keepdims=True)
+    alive = np.flatnonzero(~dead)
+    lags = np.arange(-reach, reach + 1)
+    steps = np.zeros(nf)
+    core = slice(reach, nx - reach)
+    for a, b in zip(alive[:-1], alive[1:], strict=True):
+        value = np.array([(lines[a, core] * lines[b, reach + k : nx - reach + k]).sum() for k in lags])
+        i = int(np.clip(np.argmax(value), 1, lags.size - 2))
+        curve = value[i - 1] - 2 * value[i] + value[i + 1]
+        steps[b] = lags[i] + (0.5 * (value[i - 1] - value[i + 1]) / curve if curve < 0 else 0.0)
+    shift = np.cumsum(steps)
+    return shift - np.interp(nf // 2, alive, shift[alive])
+
+
+def match_pattern(spectrum: np.ndarray, columns: np.ndarray, intensity: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Where the listed lines lie in one spectrum: columns moved by a shift and a stretch that best meet its peaks.
+
+    Returns
+    -------
+    columns : (nl,) [px]; score : mean height of the spectrum at the lines, in its own noise; runner_up : at another shift
+    """
+    nx = spectrum.size
+    local = gaussian_filter1d(spectrum, 40)
+    noise = 1.4826 * np.median(np.abs(spectrum - np.median(spectrum))) + 1e-9
+    peaks = gaussian_filter1d(np.log1p(np.maximum(spectrum - np.minimum(local, np.median(spectrum)), 0) / noise), 1.5)
+    weight = np.sqrt(np.maximum(intensity, 0.01 * intensity.max()))
+    shifts, stretches = np.arange(-70, 70.1, 1.0), np.arange(-0.03, 0.0301, 0.0015)
+    s, k = np.meshgrid(shifts, stretches, indexing="ij")
+    middle = 0.5 * (nx - 1)
+    where = columns + s[..., None] + k[..., None] * (columns - middle)
+    inside = (where > 3) & (where < nx - 4)
+    height = np.interp(where, np.arange(nx), peaks) * inside * weight
+    score = height.sum(axis=-1) / weight.sum()
+    i, j = np.unravel_index(np.argmax(score), score.shape)
+    far = np.abs(s - shifts[i]) > 12
+    return columns + shifts[i] + stretches[j] * (columns - middle), float(score[i, j]), float(score[far].max())
+
+
+def predicted_columns(spectra: np.ndarray, dead: np.ndarray, lines, reference: np.ndarray | None) -> np.ndarray:
+    """First guess (nl, nf) of the listed lines' columns in each fibre.
+
+    ``lines`` has wavelength, column and intensity; ``reference`` is a known wavelength map (nf, nx), or None.
+    """
+    nf, nx = spectra.shape
+    binning = 1 if nx > 1500 else 2
+    wave, column = np.asarray(lines["wavelength"], float), np.asarray(lines["column"], float) / binning
+    intensity = np.asarray(lines["intensity"], float)
+    if reference is not None:
+        x = np.arange(nx)
+        guess = np.stack([np.interp(wave, reference[f], x, left=np.nan, right=np.nan) for f in range(nf)], axis=1)
+        # The whole map may have moved: one shift for all fibres from the strongest lines.
+        strong = np.argsort(intensity)[::-1][:4]
+        offsets = np.arange(-25, 25.25, 0.25)
+        sample = np.flatnonzero(~dead)[::7]
+        smooth = gaussian_filter1d(np.log1p(np.maximum(spectra, 0)), 1.5, axis=1)
+        score = np.zeros(offsets.size)
+        for f in sample:
+            at = guess[strong, f][:, None] + offsets
+            score += np.nansum(np.where(np.isfinite(at), np.interp(at, x, smooth[f]), np.nan), axis=0)
+        return guess + offsets[int(np.argmax(score))]
+    shift = relative_shifts(spectra, dead, reach=max(3, 8 // binning))
+    alive = np.flatnonzero(~dead)
+    centre = alive[np.argmin(np.abs(alive - nf // 2))]
+    x = np.arange(nx)
+    near = alive[np.abs(alive - centre) <= 8]
+    typical = np.median([np.interp(x + shift[f] - shift[centre], x, spectra[f]) for f in near], axis=0)
+    columns, score, runner_up = match_pattern(typical, column, intensity)
+    if score < 1.0 or score < 1.05 * runner_up:
+        raise WavelengthError(
+            f"the listed arc lines do not fit the lamps' spectrum (score {score:.2f}, next best {runner_up:.2f}): "
+            "is a lamp missing or saturated? Choose other arcs with --cal-date cmp=YYYYMMDD"
+        )
+    return columns[:, None] + (shift - shift[centre])[None, :]
+
+
+def measure_lines(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, wavelength: np.ndarray) -> LineFits:
+    """Fit every line in every fibre; lines with a neighbour within `BLEND_DISTANCE` use only their free side."""
+    order = np.argsort(wavelength)
+    middle = np.array([np.median(g[np.isfinite(g)]) if np.isfinite(g).any() else -1e3 for g in guess])
+    fits = []
+    for i in range(wavelength.size):
+        rank = int(np.flatnonzero(order == i)[0])
+        below = middle[i] - middle[order[rank - 1]] if rank > 0 else np.inf
+        above = middle[order[rank + 1]] - middle[i] if rank + 1 < order.size else np.inf
+        low = NARROW_REACH if abs(below) < 2 * BLEND_DISTANCE else FIT_REACH
+        high = NARROW_REACH if abs(above) < 2 * BLEND_DISTANCE else FIT_REACH
+        low, high = (3 if abs(below) < BLEND_DISTANCE else low), (3 if abs(above) < BLEND_DISTANCE else high)
+        fits.append(fit_line(spectra, variance, guess[i], low, high))
+    centre, sigma, flux, error, good = (np.stack(part) for part in zip(*fits, strict=True))
+    return LineFits(np.asarray(wavelength, float), centre, sigma, flux, error, good.astype(bool))
+
+
+def _unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return 2 * (values - low) / (high - low) - 1
+
+
+def _vander(x: np.ndarray, f: np.ndarray, degree: int, across: int | None = None) -> np.ndarray:
+    """2-D Legendre terms of total ``degree``, the degree over fibres limited to ``across``."""
+    a = legendre.legvander(x, degree)
+    b = legendre.legvander(f, degree)
+    top = degree if across is None else across
+    return np.stack([a[..., i] * b[..., j] for i in range(degree + 1) for j in range(min(top, degree - i) + 1)], axis=-1)
+
+
+def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarray | None, dead: np.ndarray):
+    """2-D Legendre polynomial wavelength(column, fibre), outliers rejected, degree chosen by the Bayesian information criterion.
+
+    With a ``reference`` map the polynomial describes the difference from it.
+
+    Returns
+    -------
+    wavelength (nf, nx), used (nl, nf), residual (nl, nf) [px], rms [px], degree
+    """
+    nf, nx = shape
+    f_axis = _unit(np.arange(nf, dtype=float), 0, nf - 1)
+    target = np.repeat(lines.wavelength[:, None], nf, axis=1)
+    if reference is not None:
+        x = np.arange(nx)
+        target = target - np.stack([np.interp(lines.centre[:, f], x, reference[f]) for f in range(nf)], axis=1)
+    dispersion = np.abs(np.median(np.diff(reference, axis=1))) if reference is not None else None
+    if dispersion is None:
+        seen = lines.good.any(axis=1)
+        if seen.sum() < 2:
+            raise WavelengthError("no arc line was measured: are the lamps exposed? Choose other arcs with --cal-date cmp=YYYYMMDD")
+        middle = np.array([np.median(c[g]) for c, g in zip(lines.centre[seen], lines.good[seen], strict=True)])
+        dispersion = abs(np.polyfit(middle, lines.wavelength[seen], 1)[0])
+    cx, cf = _unit(lines.centre, 0, nx - 1), np.repeat(f_axis[None, :], lines.wavelength.size, axis=0)
+    usable = lines.good & ~dead[None, :] & (lines.error < 0.3)
+    n_lines = int((usable.sum(axis=1) > nf // 4).sum())
+    best = None
+    degrees = (1, 2, 3) if reference is not None else (3, 4, 5)
+    grid_x = _unit(np.arange(nx, dtype=float), 0, nx - 1)
+    full = np.broadcast_to(grid_x, (nf, nx)), np.broadcast_to(f_axis[:, None], (nf, nx))
+    for degree in degrees:
+        if n_lines < (degree + 1 if reference is not None else degree + 2):
+            break
+        used = usable.copy()
+        weight = 1.0 / (lines.error**2 + 0.01**2)
+        for _ in range(6):
+            w = np.sqrt(weight[used])
+            design = _vander(cx[used], cf[used], degree)
+            coef = np.linalg.lstsq(design * w[:, None], target[used] * w, rcond=None)[0]
+            rest = (_vander(cx, cf, degree) @ coef - target) / dispersion
+            per_line = np.array([np.median(rest[i][used[i]]) if used[i].any() else 0.0 for i in range(used.shape[0])])
+            spread = 1.4826 * np.median(np.abs(rest[used])) + 0.003
+            # A line that is off in most fibres is misidentified or blended: all of it goes.
+            line_ok = np.abs(per_line) < np.maximum(0.25, 6 * spread)
+            new = usable & (np.abs(rest) < 5 * np.hypot(spread, lines.error)) & line_ok[:, None]
+            if (new == used).all():
+                break
+            used = new
+        if used.sum() < 3 * design.shape[1]:
+            continue
+        effective = max(n_lines * 8, 20)  # fibres of a line are not independent witnesses of the dispersion
+        chi = np.mean((rest[used] / spread_floor(lines.error[used])) ** 2)
+        bic = effective * np.log(chi) + np.log(effective) * design.shape[1]
+        if best is None or bic < best[0]:
+            rms = 1.4826 * float(np.median(np.abs(rest[used])))
+            solution = _vander(*full, degree) @ coef
+            best = (bic, solution, used, rest, rms, degree)
+    if best is None:
+        raise WavelengthError(
+            f"only {n_lines} arc lines were measured, too few for a wavelength solution: choose other arcs with --cal-date cmp=YYYYMMDD"
+        )
+    _, solution, used, rest, rms, degree = best
+    if reference is not None:
+        solution = solution + reference
+    residual = np.where(lines.good, rest, np.nan)
+    return solution, used, residual, rms, degree
+
+
+def spread_floor(error: np.ndarray) -> np.ndarray:
+    """Errors of line centres with the part that no noise explains (blends, undersampling)."""
+    return np.hypot(error, 0.01)
+
+
+def fiber_offsets(residual: np.ndarray, used: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Offset of each fibre [px] from the smooth solution, shrunk by its own uncertainty (a slit is not perfectly smooth)."""
+    weight = np.where(used, 1.0 / (error**2 + 0.02**2), 0.0)
+    total = weight.sum(axis=0)
+    mean = np.divide((weight * np.nan_to_num(residual)).sum(axis=0), total, out=np.zeros(total.size), where=total > 0)
+    noise = np.where(total > 0, 1.0 / np.maximum(total, 1e-12), 0.0)
+    alive = total > 0
+    if alive.sum() < 10:
+        return np.zeros(total.size)
+    centre = np.median(mean[alive])
+    real = max(0.0, (1.4826 * np.median(np.abs(mean[alive] - centre))) ** 2 - float(np.median(noise[alive])))
+    return np.where(alive, mean * real / (real + noise + 1e-12), 0.0)
+
+
+def fit_lsf(lines: LineFits, used: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Gaussian sigma [px] of the line-spread function over fibres and columns: a degree-2 surface through the lines' widths."""
+    nf, nx = shape
+    f = np.repeat(_unit(np.arange(nf, dtype=float), 0, nf - 1)[None, :], used.shape[0], axis=0)
+    x = _unit(lines.centre, 0, nx - 1)
+    strong = used & (lines.error < 0.08)
+    if strong.sum() < 60:
+        strong = used
+    across = 2 if (strong.sum(axis=1) > nf // 5).sum() >= 4 else 1
+    good = strong.copy()
+    weight = 1.0 / (lines.error**2 + 0.02**2)
+    for _ in range(5):
+        w = np.sqrt(weight[good])
+        coef = np.linalg.lstsq(_vander(x[good], f[good], across) * w[:, None], lines.sigma[good] * w, rcond=None)[0]
+        rest = lines.sigma - _vander(x, f, across) @ coef
+        spread = 1.4826 * np.median(np.abs(rest[good])) + 0.005
+        good = strong & (np.abs(rest) < 4 * spread)
+    grid_f = np.broadcast_to(_unit(np.arange(nf, dtype=float), 0, nf - 1)[:, None], (nf, nx))
+    grid_x = np.broadcast_to(_unit(np.arange(nx, dtype=float), 0, nx - 1), (nf, nx))
+    return np.clip(_vander(grid_x, grid_f, across) @ coef, 0.5, 6.0).astype(np.float32)
+
+
+def solve_wavelength(
+    spectra: np.ndarray, variance: np.ndarray, dead: np.ndarray, lines, *, reference: np.ndarray | None = None
+) -> WavelengthSolution:
+    """Wavelength and line-spread function of every fibre from the summed spectra of all lamps.
+
+    Parameters
+    ----------
+    spectra, variance : (nf, nx) [e-], fibre amplitudes of the arcs
+    dead : (nf,) bool
+    lines : table with wavelength [A, air], column [px at mid fibre], intensity
+    reference : (nf, nx), optional
+        A known wavelength map; then only a smooth difference from it is fitted (needed in uv, where lines are weak).
+
+    Raises
+    ------
+    WavelengthError
+    """
+    nf, nx = spectra.shape
+    decisions: list[Decision] = []
+    guess = predicted_columns(spectra, dead, lines, reference)
+    wave = np.asarray(lines["wavelength"], float)
+    fits = measure_lines(spectra, variance, guess, wave)
+    # Second pass from the first solution: lines that were guessed badly are found, narrow windows are centred.
+    solution, used, residual, rms, degree = fit_wavelength(fits, (nf, nx), reference, dead)
+    x = np.arange(nx)
+    guess = np.stack([np.interp(wave, solution[f], x, left=np.nan, right=np.nan) for f in range(nf)], axis=1)
+    fits = measure_lines(spectra, variance, guess, wave)
+    solution, used, residual, rms, degree = fit_wavelength(fits, (nf, nx), reference, dead)
+    offset = fiber_offsets(residual, used, fits.error)
+    solution = solution - offset[:, None] * np.gradient(solution, axis=1)
+    residual = residual - offset[None, :]
+    if rms > MAX_RMS:
+        raise WavelengthError(f"the arc lines scatter by {rms:.2f} px about the wavelength solution, more than {MAX_RMS} px")
+    if np.any(np.diff(solution, axis=1) <= 0):
+        raise WavelengthError("the wavelength solution is not monotonic: lines were misidentified")
+    lost = [f"{w:.1f}" for w, u in zip(wave, used, strict=True) if u.sum() < nf // 4]
+    if lost:
+        decisions.append(Decision("ARCLINES", f"arc lines not used (faint, blended or outliers): {', '.join(lost)}", "info"))
+    return WavelengthSolution(solution, fit_lsf(fits, used, (nf, nx)), fits, used, residual, rms, degree, decisions)

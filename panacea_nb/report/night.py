@@ -1,0 +1,286 @@
+"""The facts of a night as its page shows them: rows by exposure and channel, calibrations, troubles and decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from astropy.io import ascii as ascii_tables
+from astropy.table import Table
+
+from ..instrument import UnknownChannelError, channel
+from ..products.layout import Layout
+from .links import Link, product_files, relative
+from .pages import Page
+from .records import VERDICTS, Metric, Record, channel_order, number, plain, worst
+
+# Which figures stand for a task on the night page, and how many of them; the rest is one click away.
+SHOWN_FIGURES = {"07_flux": 2, "08_standard": 1, "06_sky": 1, "05_extract": 1}
+SHOWN_CALIBRATION_FIGURES = 1
+# Names under which the night table or the metrics of a stage hold what a row shows.
+_NAMES = {
+    "object": ("object", "target", "object_name"),
+    "program": ("program", "programme", "qprog"),
+    "obsid": ("obsid",),
+    "exp": ("exp", "exposure"),
+    "channel": ("channel", "side"),
+    "sn": ("sn", "snr", "source_sn", "source_snr", "signal_to_noise"),
+    "fwhm": ("fwhm", "seeing", "source_fwhm"),
+    "transparency": ("transparency", "throughput", "throughp"),
+}
+
+
+@dataclass
+class Row:
+    """One exposure in one channel (or the calibrations of a channel) and what its tasks left."""
+
+    key: tuple
+    tasks: list[Record]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    products: list[Link] = field(default_factory=list)
+    figures: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def badge(self) -> str:
+        """The worst of its tasks."""
+        return worst(task.badge for task in self.tasks)
+
+    @property
+    def anchor(self) -> str:
+        """The row's place on the page."""
+        return self.tasks[0].folder
+
+    @property
+    def warnings(self) -> int:
+        """Fallbacks used."""
+        return len({d["code"] + d["text"] for task in self.tasks for d in task.decisions if d["severity"] == "warn"})
+
+
+@dataclass
+class Trouble:
+    """Something that an operator should look at."""
+
+    badge: str
+    where: str
+    text: str
+    page: str = ""
+
+
+@dataclass
+class Night:
+    """Everything the night page shows."""
+
+    layout: Layout
+    rows: list[Row]
+    calibrations: list[Row]
+    tasks: list[Record]
+    troubles: list[Trouble]
+    decisions: list[dict[str, Any]]
+    unread: list[str]
+    pages: Mapping[str, Page]
+    links: list[Link]
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many exposures x channels passed, warned, failed or did not get that far."""
+        counts = Counter(row.badge if row.badge in VERDICTS else "open" for row in self.rows)
+        return {name: counts.get(name, 0) for name in (*VERDICTS, "open")}
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many tasks are in each state."""
+        return dict(sorted(Counter(task.state for task in self.tasks).items()))
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that ran per exposure, in order."""
+        return sorted({task.stage for row in self.rows for task in row.tasks})
+
+    @property
+    def calibration_stages(self) -> list[str]:
+        """The stages that ran per channel, in order."""
+        return sorted({task.stage for row in self.calibrations for task in row.tasks})
+
+
+def gather(
+    layout: Layout,
+    records: list[Record],
+    unread: list[str],
+    pages: Mapping[str, Page],
+    facts: Mapping[tuple, Mapping[str, Any]],
+) -> Night:
+    """Put the records, the night table and the pages of a night together.
+
+    Parameters
+    ----------
+    layout : Layout
+        The paths of the night.
+    records, unread : list
+        From `records.read_records`.
+    pages : mapping
+        Page of each task that has one, by the task's id.
+    facts : mapping
+        From `observed`.
+    """
+    rows: dict[tuple, Row] = {}
+    calibrations: dict[tuple, Row] = {}
+    for record in records:
+        if record.obsid is not None:
+            key = (record.obsid, record.exp or 1, record.channel)
+            rows.setdefault(key, Row(key, [], facts.get(key, {}))).tasks.append(record)
+        elif record.channel:
+            calibrations.setdefault((record.channel,), Row((record.channel,), [])).tasks.append(record)
+    for row in rows.values():
+        row.facts = _row_facts(row)
+        row.products = _products(layout, row.tasks)
+        row.figures = _figures(row.tasks, pages, SHOWN_FIGURES)
+    for row in calibrations.values():
+        row.products = _products(layout, row.tasks)
+        every = dict.fromkeys((task.stage for task in row.tasks), SHOWN_CALIBRATION_FIGURES)
+        row.figures = _figures(row.tasks, pages, every)
+    links = [
+        Link(relative(path, layout.report_dir), path.name)
+        for path in (layout.run_file, layout.night_table, layout.frames_file)
+        if path.is_file()
+    ]
+    return Night(
+        layout,
+        sorted(rows.values(), key=lambda row: (row.key[0], row.key[1], channel_order(row.key[2]))),
+        sorted(calibrations.values(), key=lambda row: channel_order(row.key[0])),
+        records,
+        _troubles(records, pages, rows),
+        _decisions(records),
+        unread,
+        pages,
+        links,
+    )
+
+
+def observed(layout: Layout) -> dict[tuple, dict[str, Any]]:
+    """What the inventory and the night table say about each exposure x channel; the night table has the last word."""
+    found: dict[tuple, dict[str, Any]] = {}
+    for path in (layout.frames_file, layout.night_table):
+        for line in _read_table(path):
+            keys = [line.get("obsid"), line.get("exp"), line.get("channel")]
+            try:
+                obsid, exp = int(keys[0]), int(keys[1])
+            except (TypeError, ValueError):
+                continue
+            names = [str(keys[2])] if keys[2] else ["uv", "orange", "red", "farred"]
+            for name in names:
+                found.setdefault((obsid, exp, name), {}).update(line)
+    return found
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        table = Table.read(path, format="ascii.ecsv")
+    except (OSError, ValueError, ascii_tables.InconsistentTableError):
+        return []
+    columns = {plain(name): name for name in table.colnames}
+    chosen = {
+        fact: next((columns[plain(name)] for name in names if plain(name) in columns), None)
+        for fact, names in _NAMES.items()
+    }
+    return [
+        {fact: _plain_value(line[name]) for fact, name in chosen.items() if name is not None and line[name] is not None}
+        for line in table
+    ]
+
+
+def _plain_value(value: Any) -> Any:
+    """A cell of a table as a Python value; None where it is masked."""
+    if getattr(value, "mask", False) is not False and bool(value.mask):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _row_facts(row: Row) -> dict[str, Any]:
+    facts = {name: value for name, value in row.facts.items() if value not in (None, "")}
+    for name in ("sn", "fwhm", "transparency"):
+        if name not in facts:
+            metrics = (task.metric(_NAMES[name]) for task in row.tasks)
+            metric: Metric | None = next((metric for metric in metrics if metric), None)
+            if metric is not None:
+                facts[name] = metric.value
+    programs = {task.program for task in row.tasks if task.program}
+    facts.setdefault("program", ", ".join(sorted(programs)))
+    facts["blank"] = _is_blank(str(facts.get("object", "")), row.key[2])
+    return {name: number(value) if name in ("sn", "fwhm", "transparency") else value for name, value in facts.items()}
+
+
+def _is_blank(object_name: str, name: str) -> bool:
+    """Whether OBJECT puts the target on the other IFU, so that this channel saw blank sky."""
+    try:
+        slot = channel(name).ifuslot
+    except UnknownChannelError:
+        return False
+    slots = [part for part in object_name.split("_") if part in ("056", "066")]
+    return bool(slots) and slot not in slots
+
+
+def _products(layout: Layout, tasks: list[Record]) -> list[Link]:
+    return [Link(relative(path, layout.report_dir), path.name) for path in product_files(layout, tasks)]
+
+
+def _figures(tasks: list[Record], pages: Mapping[str, Page], shown: Mapping[str, int]) -> list[dict[str, str]]:
+    found = []
+    for stage, count in shown.items():
+        for task in tasks:
+            page = pages.get(task.id)
+            if task.stage != stage or page is None:
+                continue
+            figures = [figure for figure in page.figures if figure.tagged] or list(page.figures)
+            found += [
+                {
+                    "src": f"{page.folder}/{figure.thumbnail}",
+                    "href": f"{page.href}#fig-{figure.number}" if page.written else f"{page.folder}/{figure.file}",
+                    "alt": f"{task.title}: {figure.caption}",
+                    "stage": stage,
+                }
+                for figure in figures[:count]
+            ]
+    return found
+
+
+def _troubles(records: list[Record], pages: Mapping[str, Page], rows: Mapping[tuple, Row]) -> list[Trouble]:
+    """Errors first, then what they blocked, then measures out of limits."""
+    troubles = []
+    for record in records:
+        row = rows.get((record.obsid, record.exp or 1, record.channel))
+        where = f"{record.title} {row.facts.get('object', '') if row else ''}".strip()
+        page = pages[record.id].href if record.id in pages and pages[record.id].written else ""
+        if record.state in ("failed", "blocked", "aborted"):
+            said = record.error.get("message") or record.error.get("reason") or ""
+            kind = record.error.get("type", "") if record.state == "failed" else ""
+            place = record.error.get("where", "") if record.state == "failed" else ""
+            text = ": ".join(part for part in (kind, said) if part) or "no reason was recorded"
+            troubles.append(Trouble(record.state, where, f"{text} ({place})" if place else text, page))
+            continue
+        for metric in record.metrics:
+            if metric.verdict in ("warn", "fail"):
+                limits = f" (limit: {metric.limits})" if metric.limits else ""
+                reason = f" {metric.reason[0].upper()}{metric.reason[1:].rstrip('.')}." if metric.reason else ""
+                troubles.append(Trouble(metric.verdict, where, f"{metric.label} {metric.shown}{limits}.{reason}", page))
+    order = ("failed", "blocked", "aborted", "fail", "warn")
+    return sorted(troubles, key=lambda trouble: order.index(trouble.badge))
+
+
+def _decisions(records: list[Record]) -> list[dict[str, Any]]:
+    """Each decision once, with the tasks that took it; fallbacks before choices."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        for decision in record.decisions:
+            key = (decision["severity"], decision["code"], decision["text"])
+            where = found.setdefault(key, [])
+            if record.title not in where:
+                where.append(record.title)
+    return [
+        {"severity": severity, "code": code, "text": text, "where": where}
+        for (severity, code, text), where in sorted(found.items(), key=lambda item: (item[0][0] != "warn", item[0]))
+    ]

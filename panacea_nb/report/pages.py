@@ -1,0 +1,219 @@
+"""Pages of the executed notebooks: verdict and figures first, the code folded, no script, nothing from the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import bleach
+import jinja2
+import nbformat
+from bleach.css_sanitizer import CSSSanitizer
+from nbconvert import HTMLExporter
+
+from .. import __version__
+from ..products.write import write_bytes
+from .figures import Figure, extract
+from .links import Link, relative
+from .records import BADGES, Record, number
+
+TEMPLATES = Path(__file__).with_name("templates")
+# What HTML made by a notebook may hold; the rest (scripts, frames, forms, outside images) is taken out.
+_TAGS = frozenset(
+    """a abbr b blockquote br caption code col colgroup dd del div dl dt em h1 h2 h3 h4 h5 h6 hr i kbd li ol p pre s
+    small span strong sub sup table tbody td tfoot th thead tr u ul""".split()
+)
+_SPANS = ["colspan", "rowspan"]
+_ATTRIBUTES = {"*": ["class", "style", "title"], "a": ["href"], "td": _SPANS, "th": _SPANS}
+_STYLES = ("font-weight", "text-align", "white-space")  # colours belong to the page, which has a dark form too
+# A path is hidden where it ends or goes on below, not where it is the beginning of a longer name.
+_PATH_ENDS = r"(?![\w.-])"
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of one notebook: its path relative to the report, the figures beside it, and whether it was written."""
+
+    href: str
+    figures: tuple[Figure, ...]
+    written: bool = True
+
+    @property
+    def folder(self) -> str:
+        """Where page and figures lie, relative to the report."""
+        return self.href.rpartition("/")[0]
+
+
+@lru_cache(maxsize=1)
+def environment() -> jinja2.Environment:
+    """The templates of the site; everything put into them is escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["number"] = number
+    made.globals.update(badges=BADGES, version=__version__)
+    return made
+
+
+@lru_cache(maxsize=1)
+def templates_digest() -> str:
+    """Digest of the templates and of this package's version: when it changes, every page is written again."""
+    total = hashlib.sha256(__version__.encode())
+    for path in sorted(TEMPLATES.rglob("*")):
+        if path.is_file():
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _exporter() -> HTMLExporter:
+    made = HTMLExporter(
+        template_name="panacea",
+        extra_template_basedirs=[str(TEMPLATES / "nbconvert")],
+        exclude_anchor_links=True,
+    )
+    made.register_filter("safe_html", safe_html)
+    return made
+
+
+def safe_html(text: str) -> str:
+    """HTML that a notebook made, without what runs, asks the network or looks like another part of the page."""
+    return bleach.clean(
+        text,
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        protocols={"http", "https"},
+        strip=True,
+        css_sanitizer=CSSSanitizer(allowed_css_properties=_STYLES),
+    )
+
+
+class Converter:
+    """Turns executed notebooks into pages of one report, leaving alone what has not changed.
+
+    Parameters
+    ----------
+    report : Path
+        Folder of the report.
+    hidden : mapping
+        Texts that no page may show (absolute paths) and what stands in their place.
+    html : bool
+        False leaves out the pages and takes only the figures.
+    """
+
+    def __init__(self, report: Path, hidden: Mapping[str, str], *, html: bool = True) -> None:
+        self.report = report.resolve()
+        self.hidden = dict(hidden)
+        self.html = html
+        self._known = self._read_manifest()
+        self._made: dict[str, dict[str, Any]] = {}
+
+    @property
+    def manifest(self) -> Path:
+        """What was built from what; it lets the next build skip what is unchanged."""
+        return self.report / "pages.json"
+
+    def convert(self, record: Record, notebook: Path, products: Sequence[Path] = (), target: str = "") -> Page | None:
+        """The page of one task's notebook.
+
+        Parameters
+        ----------
+        record : Record
+            The task; its verdict and measures head the page.
+        notebook : Path
+            The executed notebook.
+        products : sequence of Path
+            Files that the task left and the page links.
+        target : str
+            What was observed.
+
+        Returns
+        -------
+        Page or None
+            None if there is no notebook, or it cannot be read.
+        """
+        try:
+            source = notebook.read_bytes()
+        except OSError:
+            return None
+        href = f"notebooks/{record.folder}/{record.stage}.html"
+        folder = (self.report / href).parent
+        facts = {
+            "target": target,
+            "night": relative(self.report / "index.html", folder),
+            "notebook": relative(notebook, folder),
+            "products": [Link(relative(path, folder), path.name) for path in products],
+        }
+        key = self._key(source, record, facts)
+        known = self._known.get(href)
+        if known and known["key"] == key and self._complete(href, known):
+            self._made[href] = known
+            return Page(href, tuple(Figure(**fields) for fields in known["figures"]), self.html)
+        try:
+            content = nbformat.reads(source.decode("utf-8"), as_version=4)
+        except (ValueError, nbformat.ValidationError):
+            return None
+        figures = extract(content, folder, record.stage)
+        if self.html:
+            self._write_page(self.report / href, content, {"record": record, "figures": figures, **facts})
+        self._made[href] = {"key": key, "figures": [figure.to_dict() for figure in figures]}
+        return Page(href, tuple(figures), self.html)
+
+    def hide(self, text: str) -> str:
+        """``text`` without the absolute paths that name this machine and its user."""
+        for secret, shown in self.hidden.items():
+            text = re.sub(re.escape(secret) + _PATH_ENDS, lambda _, shown=shown: shown, text)
+        return text
+
+    def finish(self) -> None:
+        """Remove pages of tasks that are no longer there, and remember what was built."""
+        keep = {self.report / href for href in self._made} if self.html else set()
+        for href, made in self._made.items():
+            folder = (self.report / href).parent
+            keep.update(folder / figure[kind] for figure in made["figures"] for kind in ("file", "thumbnail"))
+        root = self.report / "notebooks"
+        for path in sorted(root.rglob("*"), reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in keep and path.suffix in (".html", ".png"):
+                path.unlink()
+        write_bytes(self.manifest, self.hide(json.dumps(self._made, indent=1)).encode())
+
+    def _write_page(self, path: Path, content: Any, facts: Mapping[str, Any]) -> None:
+        for cell in content.cells:
+            for output in cell.get("outputs", ()):
+                if output.output_type == "error":
+                    output["plain"] = _ANSI.sub("", "\n".join(output.traceback))
+        body, _ = _exporter().from_notebook_node(content)
+        text = environment().get_template("notebook.html.j2").render(body=body, **facts)
+        write_bytes(path, self.hide(text).encode("utf-8"))
+
+    def _key(self, source: bytes, record: Record, facts: Mapping[str, Any]) -> str:
+        everything = (record, facts, self.hidden, self.html, templates_digest())
+        return hashlib.sha256(source + repr(everything).encode()).hexdigest()
+
+    def _complete(self, href: str, known: dict) -> bool:
+        folder = (self.report / href).parent
+        files = [folder / figure[kind] for figure in known["figures"] for kind in ("file", "thumbnail")]
+        if self.html:
+            files.append(self.report / href)
+        return all(path.is_file() for path in files)
+
+    def _read_manifest(self) -> dict[str, dict[str, Any]]:
+        try:
+            content = json.loads(self.manifest.read_text(encoding="utf-8"))
+            return {href: {"key": made["key"], "figures": list(made["figures"])} for href, made in content.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}

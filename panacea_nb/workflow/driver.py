@@ -1,0 +1,482 @@
+"""The driver: works through a plan, believes only what the records say, and can be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import heapq
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import PanaceaError
+from ..products.layout import Layout
+from . import engine as engines
+from . import files, processes, progress, status
+from .fingerprint import UP_TO_DATE, DigestCache, Fingerprint, Fingerprinter
+from .lock import Owner, process_start
+from .plan import Plan, Task, build, text_digest
+from .rundef import RunDefinition
+from .stages import STAGES, Stage
+from .status import Record, State
+from .worker import Order, staging_root
+
+DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 3  # exit codes
+_ENGINE_STARTS = 3  # how often a dead engine is replaced in one run
+_CHECK_PERIOD = 2.0  # s between two looks at the workers
+_LOST_AFTER = 15.0  # s after which a dead worker must have been noticed: Parsl needs 10
+_START_WITHIN = 180.0  # s in which a task must be taken up by a worker of this machine
+
+Planner = Callable[..., Plan]
+
+
+@dataclass
+class Settings:
+    """What tests and other front ends may replace; a reduction needs none of it.
+
+    ``planner(definition, layout, cache_dir=...)`` makes the plan; ``table`` is its stage table; ``code`` stands for the
+    digest of the package's code; ``report`` says whether the report is built at the end.
+    """
+
+    planner: Planner = build
+    table: tuple[Stage, ...] = STAGES
+    code: str | None = None
+    report: bool = True
+    console: TextIO | None = None
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    exit_code: int
+    records: dict[str, Record] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    report: Path | None = None
+
+
+def records_digest(status_dir: Path, leave_out: str) -> str:
+    """Digest of how all other tasks ended, as far as a night page shows it."""
+    records = status.read_all(status_dir)
+    return text_digest(
+        [
+            [r.id, r.state.value, r.fingerprint, r.verdict, r.products, (r.error or {}).get("message")]
+            for r in records.values()
+            if r.id != leave_out
+        ]
+    )
+
+
+class Driver:
+    """Works through one plan; made by `panacea_nb.workflow.runs.reduce`, which holds the lock."""
+
+    def __init__(
+        self,
+        definition: RunDefinition,
+        layout: Layout,
+        plan: Plan,
+        forced: set[str],
+        owner: Owner,
+        scratch: Path,
+        settings: Settings,
+    ) -> None:
+        self.definition, self.layout, self.plan, self.forced = definition, layout, plan, forced
+        self.owner, self.scratch, self.settings = owner, scratch, settings
+        self.log = progress.RunLog(layout.log_dir / "reduce.log", settings.console)
+        self.cache = DigestCache(layout.work_dir / "digests.json")
+        index_dir = layout.work_dir / "index"
+        self.prints = Fingerprinter(layout.output, plan.baseraw, self.cache, settings.code, index_dir)
+        self.engine: engines.Engine | None = None
+        self.engine_starts = 0
+        self.records: dict[str, Record] = {}  # of tasks that have ended
+        self.ran: list[str] = []
+        self.running: dict[Future, Task] = {}
+        self.since: dict[str, float] = {}
+        self.waiting = dict(plan.tasks)
+        self.ready: list[tuple[int, int, str]] = []
+        self.prepared: dict[str, Fingerprint] = {}
+        self.checked = time.monotonic()
+        self.missed: dict[str, float] = {}  # tasks whose worker is dead -> since when
+        self.stop_signal = 0
+        self.levels = plan.levels()
+        self.order = {name: number for number, name in enumerate(plan.tasks)}
+
+    # --- from begin to end --------------------------------------------------------------------------------------------
+    def run(self) -> Outcome:
+        """Run everything that is not up to date."""
+        begun = time.monotonic()
+        try:
+            with self._signals():
+                self._begin()
+                self._work(lambda task: not task.stage.last)
+                self._work(lambda task: True)
+                self._stop_engine(now=bool(self.stop_signal))
+                report = None if self.stop_signal else self._report()
+            return self._end(time.monotonic() - begun, report)
+        finally:
+            self._stop_engine(now=True)  # only on the way out of an error: else it has been stopped
+            self.cache.save()
+            if self.log.bar is not None:
+                self.log.bar.close()
+            self.log.close()
+
+    def _begin(self) -> None:
+        layout = self.layout
+        for folder in (layout.status_dir, layout.log_dir, layout.work_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.definition.write(layout.run_file)
+        files.remove_tree(staging_root(layout.night_dir))
+        known = status.read_all(layout.status_dir)
+        for record in known.values():
+            if record.state is State.RUNNING:
+                error = {"type": "Killed", "message": "the run that worked on it was killed", "where": ""}
+                status.write(layout.status_dir, replace(record, state=State.ABORTED, error=error, ended=status.now()))
+        for task in self.plan.tasks.values():
+            record = known.get(task.id)
+            if record is None or record.state is State.PENDING:
+                fresh = Record(task.id, task.stage.name, parameters=task.parameters, notebook=self._relative(task))
+                fresh.claims = list(record.claims) if record else []
+                status.write(layout.status_dir, fresh, durable=False)
+        self.engine = engines.make(self.definition.jobs, self.owner.token, self._parsl_dir())
+        self.clock = progress.Clock(known.values(), self.engine.slots)
+        self.log(
+            f"night {layout.night}{f' ({layout.tag})' if layout.tag else ''}: {len(self.plan.tasks)} tasks, "
+            f"{self.engine.slots} at a time; log: {layout.log_dir / 'reduce.log'}"
+        )
+        self.log(f"run {self.owner.token} by {_user()} on {self.owner.host}, process {self.owner.pid}", quiet=True)
+        for note in self.plan.notes:
+            self.log(f"note: {note}")
+        for problem in self.plan.problems:
+            self.log(f"problem in the raw data: {problem}", logging.WARNING)
+        self.log.bar = progress.Bar(len(self.plan.tasks), self.log.console)
+
+    def _parsl_dir(self) -> Path:
+        """Parsl's files lie with the night's, reached by a link: Parsl hands the path to a shell without quotes."""
+        place = self.layout.work_dir / "parsl"
+        place.mkdir(parents=True, exist_ok=True)
+        link = self.scratch / "parsl"
+        link.symlink_to(place)
+        return link
+
+    def _work(self, chosen: Callable[[Task], bool]) -> None:
+        """Run the chosen ones of the waiting tasks until all of them have ended."""
+        while not self.stop_signal:
+            self._settle(chosen)
+            self._submit()
+            if not self.running:
+                if not self.ready:
+                    return
+                continue
+            done, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._finished(future)
+            self._check_engine()
+            self._show()
+
+    def _settle(self, chosen: Callable[[Task], bool]) -> None:
+        """Decide about every waiting task whose needs have ended: it is ready, up to date, blocked or impossible."""
+        moved = True
+        while moved:
+            moved = False
+            for task in [task for task in self.waiting.values() if chosen(task)]:
+                if self.stop_signal:
+                    return
+                if any(need not in self.records for need in task.waits_for):
+                    continue
+                del self.waiting[task.id]
+                moved = True
+                self._decide(task)
+                self._show()
+
+    def _decide(self, task: Task) -> None:
+        broken = [need for need in task.waits_for if self.records[need].state is not State.SUCCEEDED]
+        known = status.read(self.layout.status_dir, task.id)
+        if task.problem:
+            self._fail(task, {"type": "MissingInput", "message": task.problem, "where": "plan"}, known)
+            return
+        if broken:
+            record = status.blocked(task.id, task.stage.name, self._relative(task), broken[0], known)
+            status.write(self.layout.status_dir, record)
+            self.records[task.id] = record
+            self.log(f"BLOCKED {task.id}: it needs {broken[0]}", logging.WARNING)
+            return
+        upstream = {need: self.records[need].products for need in task.needs}
+        extra = records_digest(self.layout.status_dir, task.id) if task.stage.last else ""
+        try:
+            fingerprint = self.prints.compute(task, upstream, extra)
+            reason = self.prints.reason(task, fingerprint, status.last_success(known))
+        except (PanaceaError, OSError) as error:
+            self._fail(task, {"type": type(error).__name__, "message": str(error), "where": "inputs"}, known)
+            return
+        if task.id in self.forced:
+            reason = "asked for (--redo)"
+        if reason == UP_TO_DATE:
+            record = status.last_success(known)
+            assert record is not None
+            if known is not record:
+                status.write(self.layout.status_dir, record)  # it was blocked; what blocked it is as it was before
+            self.records[task.id] = record
+            self.log(f"up to date {task.id}", quiet=True)
+            return
+        self.log(f"ready {task.id}: {reason}", quiet=True)
+        self.prepared[task.id] = fingerprint
+        heapq.heappush(self.ready, (-self.levels[task.id], self.order[task.id], task.id))
+
+    def _submit(self) -> None:
+        assert self.engine is not None
+        while self.ready and len(self.running) < self.engine.slots and not self.stop_signal:
+            _, _, name = heapq.heappop(self.ready)
+            task = self.plan.tasks[name]
+            if self.engine_starts == 0:
+                self._start_engine()
+            self.since[name] = time.monotonic()
+            self.running[self.engine.submit(self._order(task))] = task
+
+    def _order(self, task: Task) -> Order:
+        fingerprint = self.prepared[task.id]
+        return Order(
+            id=task.id,
+            stage=task.stage.name,
+            source=str(task.source),
+            notebook=self._relative(task),
+            parameters=task.parameters,
+            fingerprint=fingerprint.value,
+            inputs=fingerprint.parts,
+            output=str(self.layout.output),
+            night_dir=str(self.layout.night_dir),
+            owner=asdict(self.owner),
+            scratch=str(self.scratch),
+            timeout=task.stage.timeout,
+            overwrite=self.definition.overwrite,
+        )
+
+    def _relative(self, task: Task) -> str:
+        return self.layout.relative(task.notebook)
+
+    def _finished(self, future: Future) -> None:
+        """Take in how a task ended."""
+        task = self.running.pop(future)
+        start = self.since.pop(task.id)
+        error = future.exception()
+        if error is not None:
+            text = " ".join(str(error).split()) or type(error).__name__
+            message = f"its worker was lost {engines.RETRIES + 1} times: {text}" if _is_loss(error) else text
+            known = status.read(self.layout.status_dir, task.id)
+            self._fail(task, {"type": type(error).__name__, "message": message, "where": "worker"}, known)
+            return
+        answer = future.result()
+        record = Record.from_dict(answer["record"])
+        self.records[task.id] = record
+        self.ran.append(task.id)
+        if record.state is State.SUCCEEDED:
+            self.clock.took(task.stage.name, time.monotonic() - start)
+            self._tell(f"{task.id}  {record.verdict}  {record.wall:.1f} s")
+            for line in answer["log"]:
+                self.log(line)
+        else:
+            self._tell_failure(task, record)
+
+    def _fail(self, task: Task, problem: dict[str, Any], known: Record | None) -> None:
+        """Write down that a task could not be run."""
+        record = Record(
+            task.id,
+            task.stage.name,
+            State.FAILED,
+            parameters=task.parameters,
+            notebook=self._relative(task),
+            error=problem,
+            claims=list(known.claims) if known else [],
+            run=self.owner.token,
+            host=self.owner.host,
+            ended=status.now(),
+        )
+        status.write(self.layout.status_dir, record)
+        self.records[task.id] = record
+        self._tell_failure(task, record)
+
+    def _tell(self, line: str) -> None:
+        width = len(str(len(self.plan.tasks)))
+        self.log(f"[{len(self.records):{width}d}/{len(self.plan.tasks)}] {line}")
+
+    def _tell_failure(self, task: Task, record: Record) -> None:
+        error = record.error or {}
+        where = f" ({error['where']})" if error.get("where") else ""
+        first = str(error.get("message", "")).splitlines() or [""]
+        self.log(f"{record.state.value.upper()} {task.id}: {error.get('type', '')}: {first[0]}{where}", logging.ERROR)
+
+    def _show(self) -> None:
+        if self.log.bar is not None:
+            waiting = [task.stage.name for task in self.waiting.values()]
+            waiting += [self.plan.tasks[name].stage.name for _, _, name in self.ready]
+            left = self.clock.left(waiting, self.since)
+            self.log.bar.update(len(self.records), left, self.since)
+
+    # --- engine -------------------------------------------------------------------------------------------------------
+    def _start_engine(self) -> None:
+        assert self.engine is not None
+        self.engine_starts += 1
+        self.engine.start()
+
+    def _stop_engine(self, *, now: bool) -> None:
+        if self.engine is None:
+            return
+        engine, self.engine = self.engine, None
+        if self.engine_starts:
+            engine.stop(now=now)
+        for task in self.running.values():
+            record = status.read(self.layout.status_dir, task.id)
+            if record is not None and not record.state.ended:
+                error = {"type": "Interrupted", "message": "the run was interrupted; run again to go on", "where": ""}
+                record = replace(record, state=State.ABORTED, error=error, ended=status.now())
+                status.write(self.layout.status_dir, record)
+            if record is not None:
+                self.records[task.id] = record
+                if record.run == self.owner.token:
+                    self.ran.append(task.id)
+        self.running.clear()
+
+    def _check_engine(self) -> None:
+        """Replace an engine that has died, and order again what it was running."""
+        assert self.engine is not None
+        if not self.running or self.stop_signal:
+            return
+        try:
+            self.engine.check()
+            self._check_workers()
+        except engines.EngineLostError as error:
+            self.engine.stop(now=True)
+            if self.engine_starts >= _ENGINE_STARTS:
+                self.engine_starts = 0
+                raise
+            self.log(f"{error}; it is started again and goes on", logging.WARNING)
+            lost, self.running, self.since, self.missed = list(self.running.values()), {}, {}, {}
+            self._start_engine()
+            for task in lost:
+                heapq.heappush(self.ready, (-self.levels[task.id], self.order[task.id], task.id))
+
+    def _check_workers(self) -> None:
+        """See whether the workers that should be at work live: a pool can lose them without noticing it.
+
+        Raises
+        ------
+        EngineLostError
+            If a task was not taken up, or its worker has been dead, for longer than the engine needs to notice.
+        """
+        now = time.monotonic()
+        if now - self.checked < _CHECK_PERIOD:
+            return
+        self.checked = now
+        for task in self.running.values():
+            record = status.read(self.layout.status_dir, task.id)
+            taken = record is not None and record.run == self.owner.token
+            if taken and not (record.host == self.owner.host and process_start(record.pid) is None):
+                self.missed.pop(task.id, None)
+                continue
+            since = self.missed.setdefault(task.id, now) if taken else self.since[task.id]
+            if now - since > (_LOST_AFTER if taken else _START_WITHIN):
+                raise engines.EngineLostError(f"{task.id} has no worker any more" if taken else "no worker takes tasks")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C, SIGTERM and a closed terminal end the run in order; a second Ctrl-C ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def heard(number: int, _frame: object) -> None:
+            if self.stop_signal:
+                raise KeyboardInterrupt
+            self.stop_signal = number
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, heard) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+    def _report(self) -> Path | None:
+        """Build the report in a process of its own: it may need much memory, and cannot take the run down with it."""
+        if not self.settings.report or importlib.util.find_spec("panacea_nb.report") is None:
+            return None
+        command = [
+            sys.executable,
+            "-m",
+            "panacea_nb",
+            "report",
+            "-d",
+            self.layout.night,
+            "--output",
+            str(self.layout.output),
+        ]
+        command += ["--tag", self.layout.tag] if self.layout.tag else []
+        environment = {**processes.environment(self.owner.token), "PYTHONPATH": engines._python_path()}
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        ) as process:
+            while True:
+                try:
+                    _, problem = process.communicate(timeout=0.3)
+                    break
+                except subprocess.TimeoutExpired:
+                    if self.stop_signal:
+                        process.kill()
+        page = self.layout.report_dir / "index.html"
+        if process.returncode == 0 and page.is_file():
+            return page
+        last = problem.strip().splitlines()[-1:] or ["no reason given"]
+        self.log(f"the report could not be built: {last[0]}", logging.ERROR)
+        return None
+
+    def _end(self, seconds: float, report: Path | None) -> Outcome:
+        if self.log.bar is not None:
+            self.log.bar.close()
+        shown = []
+        for task in self.plan.tasks.values():
+            record = self.records.get(task.id) or status.read(self.layout.status_dir, task.id)
+            shown.append(record or Record(task.id, task.stage.name))
+        self.log(progress.summary(shown, set(self.ran)))
+        for record in shown:
+            if record.state in (State.FAILED, State.ABORTED):
+                self._tell_failure(self.plan.tasks[record.id], record)
+        for problem in self.plan.problems:
+            self.log(f"problem in the raw data: {problem}", logging.WARNING)
+        code = self._exit_code(shown)
+        meaning = {
+            DONE: "all done",
+            INCOMPLETE: "something failed or is blocked, the rest is done",
+            INTERRUPTED: "interrupted, run again to go on",
+        }
+        self.log(f"{meaning[code]}: {len(self.ran)} tasks run in {progress.duration(seconds)}")
+        if report is not None:
+            self.log(f"report: {report}")
+        return Outcome(code, {record.id: record for record in shown}, list(self.ran), report)
+
+    def _exit_code(self, records: list[Record]) -> int:
+        if self.stop_signal:
+            return INTERRUPTED
+        complete = all(record.state is State.SUCCEEDED for record in records)
+        return DONE if complete and not self.plan.problems else INCOMPLETE
+
+
+def _is_loss(error: BaseException) -> bool:
+    return type(error).__name__ in ("WorkerLost", "ManagerLost")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in a container
+        return f"uid {os.getuid()}"

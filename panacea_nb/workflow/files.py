@@ -1,0 +1,97 @@
+"""Small files of the workflow's own, written so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+# What a file system says when it cannot do the thing at all (network and in-memory ones), as opposed to failing at it.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the entries of a folder (a rename into it) survive a power cut, where the file system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Bring the bytes of a file to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``text`` in one step.
+
+    Parameters
+    ----------
+    path : Path
+        Target; its folder is made when missing.
+    text : str
+        New content, written as UTF-8.
+    durable : bool
+        Wait for the disk.  Records whose loss costs nothing (a task that waits) need not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``value`` as JSON in one step; see `write_text`."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n", durable=durable)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a finished file into place; the bytes have been synced before.
+
+    Where the output root spans file systems (a programme's folder may be a link), the file is copied beside its
+    target first, so that the last step is still a rename.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        part = target.parent / f".{target.name}.{os.getpid()}.part"
+        shutil.copy2(source, part)
+        sync_file(part)
+        os.replace(part, target)
+        source.unlink()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of leftovers; what another process removes at the same moment is no failure."""
+    shutil.rmtree(folder, ignore_errors=True)

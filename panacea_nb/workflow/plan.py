@@ -1,0 +1,454 @@
+"""The plan: a graph of tasks, each one run of one notebook, made from the night's frames and the run definition."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import PanaceaError, RequestError
+from ..products.layout import Layout, program_name
+from . import notebooks, stages
+from .rundef import RunDefinition
+from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, Stage
+
+
+class NothingToReduceError(RequestError):
+    """The night holds nothing that fits the request."""
+
+
+class StandardStarError(RequestError):
+    """The standard star that was named cannot give a response."""
+
+
+class PlanError(PanaceaError):
+    """The graph of tasks contradicts itself."""
+
+
+@dataclass
+class Task:
+    """One run of one notebook.
+
+    Parameters
+    ----------
+    id : str
+        ``00_inventory``, ``01_bias-uv``, ``05_extract-0000012-exp01-uv``.
+    stage : Stage
+        Its line in the stage table.
+    source : Path
+        The notebook to run.
+    notebook : Path
+        Where the executed notebook goes.
+    parameters : dict
+        What the notebook is given.
+    depends : dict
+        The part of the request that belongs to its fingerprint: parameters without where things lie.
+    needs, after : tuple of str
+        Ids of tasks whose products it reads, and of tasks that must only have ended well before.
+    frames : tuple
+        Raw frames it reads (`panacea_nb.raw.FrameRecord`).
+    facts : dict
+        Further digests of what goes in, known when the plan is made.
+    guider : object or None
+        The exposure (`panacea_nb.raw.Exposure`) whose guide-camera frames it reads.
+    problem : str
+        Why it cannot be run at all; empty when it can.
+    """
+
+    id: str
+    stage: Stage
+    source: Path
+    notebook: Path
+    parameters: dict[str, Any]
+    depends: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    frames: tuple[Any, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+    guider: Any = None
+    problem: str = ""
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Ids of all tasks that must have succeeded before."""
+        return tuple(dict.fromkeys((*self.after, *self.needs)))
+
+
+@dataclass
+class Plan:
+    """Tasks in an order in which they could be run one by one, and what was noticed while planning."""
+
+    tasks: dict[str, Task]
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    baseraw: str = ""
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for task in self.tasks.values():
+            missing = [need for need in task.waits_for if need not in seen]
+            if missing and not task.stage.last:
+                raise PlanError(
+                    f"task {task.id} waits for {', '.join(missing)}, which the plan does not hold before it"
+                )
+            seen.add(task.id)
+
+    def dependants(self, task_id: str) -> list[str]:
+        """Ids of all tasks that wait for this one, directly or not, in plan order; closing tasks are not among them."""
+        found = {task_id}
+        for task in self.tasks.values():
+            if found.intersection(task.waits_for):
+                found.add(task.id)
+        return [name for name in self.tasks if name in found and name != task_id]
+
+    def levels(self) -> dict[str, int]:
+        """Length of the longest chain of tasks that begins with each: the longest is to be started first."""
+        level = dict.fromkeys(self.tasks, 1)
+        for task in reversed(self.tasks.values()):
+            for need in task.waits_for:
+                level[need] = max(level[need], level[task.id] + 1)
+        return level
+
+    def until(self, stage: Stage, table: tuple[Stage, ...] = stages.STAGES) -> Plan:
+        """The plan up to and with ``stage``, and whatever its tasks wait for."""
+        order = {item.name: number for number, item in enumerate(table)}
+        keep = {name for name, task in self.tasks.items() if order[task.stage.name] <= order[stage.name]}
+        for task in reversed(self.tasks.values()):
+            if task.id in keep:
+                keep.update(task.waits_for)
+        return Plan({n: t for n, t in self.tasks.items() if n in keep}, self.notes, self.problems, self.baseraw)
+
+    def forced(self, names: Iterable[str]) -> set[str]:
+        """Ids of the tasks of the named stages and of all that depend on them."""
+        found: set[str] = set()
+        for name in names:
+            for task in self.tasks.values():
+                if task.stage.name == name:
+                    found.update((task.id, *self.dependants(task.id)))
+        return found
+
+
+def task_id(stage: str, channel: str = "", obsid: int | None = None, exp: int | None = None) -> str:
+    """The id of a task, which is also the name of its status record."""
+    if obsid is not None:
+        return f"{stage}-{obsid:07d}-exp{exp or 1:02d}-{channel}"
+    return f"{stage}-{channel}" if channel else stage
+
+
+def text_digest(value: Any) -> str:
+    """sha256 of a value as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def build(definition: RunDefinition, layout: Layout, *, cache_dir: Path | None = None) -> Plan:
+    """The plan of a night.
+
+    Parameters
+    ----------
+    definition : RunDefinition
+        What was asked; ``baseraw`` must be set.
+    layout : Layout
+        Where everything goes.
+    cache_dir : Path, optional
+        Where the frame index may be kept.
+
+    Raises
+    ------
+    RequestError
+        If the night is missing or nothing of it can be reduced as asked.
+    """
+    return _Builder(definition, layout, cache_dir).build()
+
+
+class _Builder:
+    """Makes the tasks of one plan, stage by stage."""
+
+    def __init__(self, definition: RunDefinition, layout: Layout, cache_dir: Path | None) -> None:
+        from .. import instrument, raw  # here, so that help and status need not wait for astropy
+
+        self.instrument, self.raw = instrument, raw
+        self.definition, self.layout, self.cache_dir = definition, layout, cache_dir
+        self.archive = raw.NightArchive(definition.baseraw, cache_dir)
+        # Asked for by itself first: the archive gives None for a missing night, this one says where it looked.
+        self.index = self.archive.index(definition.night) or raw.index_night(definition.baseraw, definition.night)
+        self.tasks: dict[str, Task] = {}
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        self._note_problems(self.index.problems)
+
+    def build(self) -> Plan:
+        definition = self.definition
+        sides = {name: self.instrument.channel(name) for name in definition.sides}
+        self._check_central_wave(sides)
+        choices = {name: self._associate(name) for name in sides}
+        self._night_task("00_inventory", {"frames": self._frames_digest(choices)})
+        broken: dict[str, str] = {}
+        for name, channel in sides.items():
+            broken[name] = self._calibration_tasks(channel, choices[name])
+        exposures = {name: self._select(channel) for name, channel in sides.items()}
+        calibrations_only = bool(definition.until) and stages.find(definition.until).needs_no_exposure
+        if not calibrations_only and not any(exposures.values()):
+            raise NothingToReduceError(self._nothing_text())
+        if all(broken.values()):
+            raise NothingToReduceError("nothing can be reduced. " + " ".join(broken.values()))
+        for name, channel in sides.items():
+            self._exposure_tasks(channel, exposures[name])
+        self._night_task("10_night", {})
+        return Plan(self.tasks, self.notes, self.problems, definition.baseraw)
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+    def _note_problems(self, problems: Iterable[Any]) -> None:
+        """Keep damage in the raw data: what costs data of the night is a failure of the run, the rest a note."""
+        for problem in problems:
+            kept = self.problems if problem.severity == "warn" else self.notes
+            if str(problem) not in kept:
+                kept.append(str(problem))
+
+    def _associate(self, channel: str) -> Any:
+        definition = self.definition
+        return self.raw.associate(
+            definition.baseraw,
+            definition.night,
+            channel,
+            cal_dates=definition.cal_dates,
+            exclude=definition.exclude,
+            use_flat=definition.use_flat,
+            archive=self.archive,
+        )
+
+    def _frames_digest(self, choices: dict[str, Any]) -> str:
+        """Digest of what the inventory leaves: the frames and where they lie, for later stages read them there."""
+        frames = [record.to_dict() for record in self.index.frames]
+        return text_digest([frames, {name: choice.to_dict() for name, choice in choices.items()}, self.problems])
+
+    def _select(self, channel: Any) -> list[Any]:
+        """Exposures to reduce on a channel, each once, in the order of time."""
+        definition = self.definition
+        found: dict[tuple[int, int], Any] = {}
+        for kind in definition.kinds:
+            selection = self.raw.select_science(
+                self.index,
+                channel.name,
+                object_name=definition.object or None,
+                obsid=definition.obsid,
+                exp=definition.exp,
+                kind=kind,
+            )
+            self._note_problems(selection.problems)
+            for exposure in selection:
+                found.setdefault((exposure.obsid, exposure.exp), exposure)
+        chosen = sorted(found.values(), key=lambda e: (e.start, e.obsid, e.exp))
+        chosen = chosen[:1] if definition.first else chosen
+        return chosen + [e for e in self._named_standard(channel) if e not in chosen]
+
+    def _named_standard(self, channel: Any) -> list[Any]:
+        """Exposures of the standard of this night that was named for the response."""
+        definition = self.definition
+        if definition.standard_star_date != definition.night:
+            return []
+        found = self.raw.select_science(self.index, channel.name, obsid=definition.standard_star_obsid, kind="sci")
+        return [exposure for exposure in found if self._makes_response(exposure)]
+
+    def _makes_response(self, exposure: Any) -> bool:
+        """Whether a response can be made from an exposure: a standard with a table, its light on this IFU."""
+        return exposure.kind == "sci" and exposure.on_target and self._has_table(exposure)
+
+    def _nothing_text(self) -> str:
+        definition = self.definition
+        science = self.index.exposures("sci")
+        names = sorted({exposure.object_name for exposure in science})
+        asked = [f"OBJECT containing {definition.object!r}"] if definition.object else []
+        asked += [f"obsid {definition.obsid}"] if definition.obsid is not None else []
+        asked += [f"exposure {definition.exp}"] if definition.exp is not None else []
+        what = " and ".join(asked) or f"a {' or '.join(definition.kinds)} exposure of {', '.join(definition.sides)}"
+        there = f"its science exposures are of: {', '.join(names[:20])}" if names else "it has no science exposures"
+        return f"nothing of night {definition.night} fits the request ({what}); {there}"
+
+    def _check_central_wave(self, sides: dict[str, Any]) -> None:
+        wave = self.definition.central_wave
+        if wave is None:
+            return
+        outside = [name for name, channel in sides.items() if not channel.wave_min <= wave <= channel.wave_max]
+        if len(outside) == len(sides):
+            ranges = ", ".join(f"{name} {c.wave_min:.0f}-{c.wave_max:.0f} A" for name, c in sides.items())
+            raise NothingToReduceError(f"--central_wave {wave:g} A lies in none of the channels asked for ({ranges})")
+        if outside:
+            self.notes.append(f"{wave:g} A lies outside {', '.join(outside)}: mid-channel is the window's centre there")
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+    def _night_task(self, stage_name: str, facts: dict[str, str]) -> None:
+        stage = stages.find(stage_name)
+        self._add(stage, {}, {}, self.layout.notebook(stage_name), facts=facts)
+
+    def _calibration_tasks(self, channel: Any, choice: Any) -> str:
+        """The tasks of a channel's calibrations; returns why the channel cannot be reduced, or nothing."""
+        broken = ""
+        for stage in (item for item in stages.STAGES if item.scope == CHANNEL):
+            frames = [
+                record
+                for kind in stage.frames
+                for exposure in choice.chosen.get(kind, ())
+                for amp, record in sorted(exposure.amps.items())
+                if amp in channel.amps
+            ]
+            problem = self._missing(stage, choice)
+            broken = broken or problem
+            self._add(
+                stage,
+                {"channel": channel.name},
+                {},
+                self.layout.notebook(stage.name, channel.name),
+                frames=tuple(frames),
+                problem=problem,
+            )
+        return broken
+
+    def _missing(self, stage: Stage, choice: Any) -> str:
+        """Why the calibration frames of a stage do not suffice; nothing when they do."""
+        try:
+            if "zro" in stage.frames:
+                choice.require("zro")
+            if "cmp" in stage.frames:
+                choice.require("cmp")
+            if "twi" in stage.frames:
+                choice.illuminated()
+        except self.raw.MissingCalibrationError as error:
+            return str(error)
+        return ""
+
+    def _exposure_tasks(self, channel: Any, exposures: list[Any]) -> None:
+        standards = self._named_standard(channel)
+        response = self._response(channel, standards)
+        # The standard goes first: where its response was asked for, everything else waits for it.
+        first = [e for e in exposures if e in standards]
+        for exposure in first + [e for e in exposures if e not in first]:
+            program = program_name(exposure.program, is_standard=exposure.is_standard)
+            where = {"channel": channel.name, "obsid": exposure.obsid, "exposure": exposure.exp, "program": program}
+            own = self._own_options(exposure, channel, is_response=exposure in standards)
+            for stage in (item for item in stages.STAGES if item.scope in (EXPOSURE, STANDARD)):
+                if stage.scope == STANDARD and not self._makes_response(exposure):
+                    continue
+                uses_response = stage.name == "07_flux" and exposure not in standards
+                more: dict[str, Any] = dict(response) if uses_response else {}
+                self._add(
+                    stage,
+                    where,
+                    own,
+                    self.layout.notebook(stage.name, channel.name, exposure.obsid, exposure.exp, program),
+                    frames=self._own_frames(stage, exposure, channel),
+                    guider=exposure if stage.guider else None,
+                    **more,
+                )
+
+    def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
+        if "sci" not in stage.frames:
+            return ()
+        return tuple(record for amp, record in sorted(exposure.amps.items()) if amp in channel.amps)
+
+    def _own_options(self, exposure: Any, channel: Any, *, is_response: bool) -> dict[str, Any]:
+        """Options as they hold for one exposure, where they differ from what was asked for the night."""
+        definition = self.definition
+        own: dict[str, Any] = {}
+        if definition.central_wave is not None:
+            inside = channel.wave_min <= definition.central_wave <= channel.wave_max
+            own["central_wave"] = definition.central_wave if inside else None
+        if exposure.is_standard and definition.obsid is None and not self._is_asked_for(exposure):
+            own |= {"source_x": None, "source_y": None}  # the position was given for the target, not for its standards
+        if is_response or not self._response_serves(channel):
+            own |= {"standard_star_date": "", "standard_star_obsid": None}
+        return own
+
+    def _is_asked_for(self, exposure: Any) -> bool:
+        name = self.definition.object.strip().lower()
+        return bool(name) and name in exposure.object_name.lower()
+
+    def _response_serves(self, channel: Any) -> bool:
+        """Whether the standard that was named had its light on this channel's IFU."""
+        definition = self.definition
+        if not definition.standard_star_date:
+            return False
+        return definition.standard_star_date != definition.night or bool(self._named_standard(channel))
+
+    def _response(self, channel: Any, standards: list[Any]) -> dict[str, Any]:
+        """What the flux stage waits for or reads when a standard was named."""
+        definition = self.definition
+        date, obsid = definition.standard_star_date, definition.standard_star_obsid
+        if not date:
+            return {}
+        if date == definition.night:
+            if standards:
+                return {"more_needs": tuple(task_id("08_standard", channel.name, e.obsid, e.exp) for e in standards)}
+            everywhere = [e for e in self.index.exposures("sci") if e.obsid == obsid]
+            if not everywhere:
+                raise StandardStarError(
+                    f"night {date} has no science exposure of obsid {obsid} (--standard_star_obsid)"
+                )
+            serving = [e for e in everywhere if self._has_table(e)]
+            if not serving:
+                raise StandardStarError(
+                    f"obsid {obsid} of {date} is {everywhere[0].object_name!r}: no standard star with a published table"
+                )
+            self.notes.append(
+                f"{channel.name}: standard {obsid} was on the other IFU, so this channel keeps the default response"
+            )
+            return {}
+        pattern = f"response_{date}_{obsid:07d}_exp*_{channel.name}.fits"
+        found = sorted(self.layout.cals_dir.glob(pattern))
+        if not found:
+            return {
+                "problem": f"{channel.name}: no response of standard {obsid} of {date} in {self.layout.cals_dir} "
+                f"({pattern}): reduce that night first (panacea-nb reduce -d {date} -s {channel.name} --obsid {obsid})"
+            }
+        from ..products.digest import content_digest
+
+        return {"facts": {f"response {path.name}": content_digest(path) for path in found}}
+
+    def _has_table(self, exposure: Any) -> bool:
+        standard = self.instrument.find_standard(exposure.object_name)
+        return standard is not None and standard.has_table
+
+    def _add(
+        self,
+        stage: Stage,
+        where: dict[str, Any],
+        own: dict[str, Any],
+        notebook: Path,
+        *,
+        more_needs: tuple[str, ...] = (),
+        **parts: Any,
+    ) -> None:
+        channel, obsid, exp = where.get("channel", ""), where.get("obsid"), where.get("exposure")
+
+        def name_of(other: str) -> str:
+            scope = stages.find(other).scope
+            if scope == NIGHT:
+                return task_id(other)
+            return task_id(other, channel) if scope == CHANNEL else task_id(other, channel, obsid, exp)
+
+        values = {**{name: getattr(self.definition, name) for name in stage.options}, **own}
+        options = {name: _plain(values[name]) for name in stage.options}
+        place = {
+            "output": str(self.layout.output),
+            "night": self.layout.night,
+            "tag": self.layout.tag,
+            "baseraw": self.definition.baseraw,
+        }
+        task = Task(
+            id=task_id(stage.name, channel, obsid, exp),
+            stage=stage,
+            source=notebooks.path(stage.name),
+            notebook=notebook,
+            parameters={**place, **where, **options},
+            depends={"night": self.layout.night, **where, **options},
+            needs=tuple(name_of(other) for other in stage.needs) + more_needs,
+            after=tuple(name_of(other) for other in stage.after),
+            **parts,
+        )
+        self.tasks[task.id] = task
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

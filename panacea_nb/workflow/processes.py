@@ -1,0 +1,71 @@
+"""Find and end what a run started: every process of a run carries its token in the environment it was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+VARIABLE = "PANACEA_NB_RUN"
+
+
+def environment(token: str) -> dict[str, str]:
+    """What to add to the environment of everything that a run starts."""
+    # setproctitle (used by Parsl) would write process titles over the environment, where it could not be read any more.
+    return {VARIABLE: token, "SPT_NOENV": "1"}
+
+
+def of_run(token: str) -> Iterator[int]:
+    """Process ids of everything that a run started and that still lives; this process is left out."""
+    mark = f"{VARIABLE}={token}"
+    for pid in psutil.pids():
+        if pid != os.getpid() and mark in _environment_of(pid):
+            yield pid
+
+
+def _environment_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        if sys.platform.startswith("linux"):
+            return []
+    try:
+        return [f"{key}={value}" for key, value in psutil.Process(pid).environ().items()]
+    except (psutil.Error, OSError):
+        return []
+
+
+def sweep(token: str, *, patience: float = 5.0) -> int:
+    """Kill everything that a run started and wait until it is gone; returns how many processes there were."""
+    seen: set[int] = set()
+    deadline = time.monotonic() + patience
+    while True:
+        # A zombie has no environment any more, so that it is not waited for.
+        alive = list(of_run(token))
+        if not alive or time.monotonic() > deadline:
+            return len(seen)
+        for pid in alive:
+            seen.add(pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def start_leash(token: str, scratch: Path) -> subprocess.Popen:
+    """Start the process that ends a run's other processes when this one, the driver, is killed."""
+    script = Path(__file__).with_name("leash.py")
+    return subprocess.Popen(
+        [sys.executable, "-S", "-E", str(script), str(os.getpid()), token, str(scratch)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # neither Ctrl-C nor the end of the terminal reaches it
+        cwd="/",
+    )

@@ -1,0 +1,119 @@
+"""A run from a request to its end, and what it would do: the two functions that front ends call."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..products.layout import Layout
+from . import files, processes, progress, scratch, stages, status
+from .driver import Driver, Outcome, Settings, records_digest
+from .fingerprint import UP_TO_DATE, DigestCache, Fingerprinter
+from .lock import NightLock, Owner
+from .plan import Plan, Task
+from .rundef import RunDefinition
+from .status import Record, State
+
+
+def make_plan(
+    definition: RunDefinition, layout: Layout, settings: Settings, cache_dir: Path | None
+) -> tuple[Plan, set[str]]:
+    """The plan of a request, cut at ``--until``, and the ids that ``--redo`` forces."""
+    until = stages.find(definition.until, settings.table) if definition.until else None
+    redo = [stages.find(name, settings.table).name for name in definition.redo]
+    plan = settings.planner(definition, layout, cache_dir=cache_dir)
+    if until is not None:
+        plan = plan.until(until, settings.table)
+    return plan, plan.forced(redo)
+
+
+def dry_run(definition: RunDefinition, settings: Settings | None = None) -> str:
+    """The plan as a table, with why each task would run; nothing is written.
+
+    Returns
+    -------
+    str
+        Table and notes.
+    """
+    settings = settings or Settings()
+    layout = Layout(Path(definition.output).absolute(), definition.night, definition.tag)
+    known_index = layout.work_dir / "index"
+    plan, forced = make_plan(definition, layout, settings, known_index if known_index.is_dir() else None)
+    cache = DigestCache(layout.work_dir / "digests.json")
+    fingerprints = Fingerprinter(layout.output, plan.baseraw, cache, settings.code)
+    reasons: dict[str, str] = {}
+    for task in plan.tasks.values():
+        reasons[task.id] = _foresee(task, reasons, forced, layout, fingerprints)
+    rows = [(task.id, task.stage.title, reasons[task.id]) for task in plan.tasks.values()]
+    runs = sum(reason != UP_TO_DATE for reason in reasons.values())
+    lines = [progress.table(("task", "leaves", "why it would run"), rows)]
+    lines += [f"note: {note}" for note in plan.notes] + [f"problem: {problem}" for problem in plan.problems]
+    lines.append(f"{len(rows)} tasks, {runs} would run, {len(rows) - runs} are up to date")
+    return "\n".join(lines)
+
+
+def _foresee(task: Task, reasons: dict[str, str], forced: set[str], layout: Layout, prints: Fingerprinter) -> str:
+    if task.problem:
+        return f"cannot run: {task.problem}"
+    if task.stage.last:
+        busy = any(reason != UP_TO_DATE for reason in reasons.values())
+        if busy:
+            return "closes the run"
+    for need in task.waits_for:
+        if reasons[need].startswith(("cannot run", "blocked")):
+            return f"blocked by {need}"
+    if task.id in forced:
+        return "asked for (--redo)"
+    changing = [need for need in task.needs if reasons[need] != UP_TO_DATE]
+    known = status.last_success(status.read(layout.status_dir, task.id))
+    if changing and (known is None or known.state is not State.SUCCEEDED):
+        return "new"
+    if changing:
+        return f"input may change: {changing[0]}"
+    upstream = {need: _products(status.read(layout.status_dir, need)) for need in task.needs}
+    extra = records_digest(layout.status_dir, task.id) if task.stage.last else ""
+    return prints.reason(task, prints.compute(task, upstream, extra), known)
+
+
+def _products(record: Record | None) -> dict[str, str]:
+    record = status.last_success(record)
+    return record.products if record is not None else {}
+
+
+def reduce(definition: RunDefinition, settings: Settings | None = None) -> Outcome:
+    """Reduce a night as asked.
+
+    Raises
+    ------
+    RequestError
+        If the request is invalid, the night is missing or holds nothing to reduce, or another run works on it.
+    """
+    settings = settings or Settings()
+    layout = Layout(Path(definition.output).absolute(), definition.night, definition.tag)
+    folder = Path(tempfile.mkdtemp(prefix=scratch.PREFIX, dir=scratch.root()))
+    owner = Owner.this_process(str(folder))
+    leash = processes.start_leash(owner.token, folder)
+    index, fresh_index = layout.work_dir / "index", folder / "index"
+    try:
+        # Planned before anything is written, so that a wrong request leaves no folder behind.
+        plan, forced = make_plan(definition, layout, settings, index if index.is_dir() else fresh_index)
+        with NightLock(layout.night_dir, owner) as lock:
+            if lock.taken_from is not None:
+                _remove_scratch(lock.taken_from)
+            if fresh_index.is_dir():
+                shutil.copytree(fresh_index, index, dirs_exist_ok=True)
+            driver = Driver(definition, layout, plan, forced, owner, folder, settings)
+            return driver.run()
+    finally:
+        leash.kill()
+        leash.wait()
+        files.remove_tree(folder)
+
+
+def _remove_scratch(dead: Owner) -> None:
+    """Remove the temporary files of a killed run, if they lie where ours would."""
+    folder = Path(dead.scratch)
+    if dead.local and dead.scratch and folder.parent == scratch.root() and folder.name.startswith(scratch.PREFIX):
+        processes.sweep(dead.token, patience=2.0)
+        files.remove_tree(folder)

@@ -1,0 +1,159 @@
+"""The stage table: which notebooks there are, what each runs once per, what it waits for and what it depends on.
+
+To add a stage: one line here, one notebook, one module of physics, one test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import RequestError
+
+NIGHT = "night"
+CHANNEL = "channel"
+EXPOSURE = "exposure"
+STANDARD = "standard"
+SCOPES = (NIGHT, CHANNEL, EXPOSURE, STANDARD)
+
+_CALIBRATION = ("01_bias", "02_trace", "03_wavelength", "04_flat")
+
+
+class UnknownStageError(RequestError):
+    """No stage of this name."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the stage table.
+
+    Parameters
+    ----------
+    name : str
+        Name of stage and notebook, such as ``05_extract``.
+    scope : str
+        What it runs once per: ``night``, ``channel``, ``exposure`` (x channel) or ``standard`` (standard exposure x
+        channel).
+    title : str
+        What it leaves, in a few words.
+    needs : tuple of str
+        Stages of the same channel (and exposure) whose products it reads: all of them, so that a change of any is seen.
+    after : tuple of str
+        Stages that must have ended well before, but whose products are not part of what went in.
+    options : tuple of str
+        Fields of `RunDefinition` that the notebook takes as parameters, beside those that say what to work on.
+    frames : tuple of str
+        Types of the calibration frames it reads; ``sci`` stands for the exposure itself.
+    guider : bool
+        Whether it reads the guide-camera frames of the exposure.
+    last : bool
+        Runs when everything else has ended, also when some of it failed.
+    timeout : float
+        Longest time for the whole notebook [s], far above what it takes on a slow machine.
+    """
+
+    name: str
+    scope: str
+    title: str
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("force",)
+    frames: tuple[str, ...] = ()
+    guider: bool = False
+    last: bool = False
+    timeout: float = 3600.0
+
+    @property
+    def needs_no_exposure(self) -> bool:
+        """Whether it can be run on a night of calibrations only."""
+        return self.scope in (NIGHT, CHANNEL) and not self.last
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "00_inventory",
+        NIGHT,
+        "frame table, calibration choice with reasons",
+        options=("sides", "cal_dates", "exclude", "use_flat", "force"),
+    ),
+    Stage(
+        "01_bias",
+        CHANNEL,
+        "master bias, read noise, bad pixels",
+        after=("00_inventory",),
+        frames=("zro", "drk"),
+    ),
+    Stage(
+        "02_trace",
+        CHANNEL,
+        "fibre traces, profiles, dead fibres",
+        needs=_CALIBRATION[:1],
+        after=("00_inventory",),
+        options=("use_flat", "force"),
+        frames=("twi", "flt"),
+    ),
+    Stage(
+        "03_wavelength",
+        CHANNEL,
+        "wavelength and line-spread function of every fibre",
+        needs=_CALIBRATION[:2],
+        after=("00_inventory",),
+        frames=("cmp",),
+    ),
+    Stage(
+        "04_flat",
+        CHANNEL,
+        "pixel flat, fibre-to-fibre throughput, calibration bundle",
+        needs=_CALIBRATION[:3],
+        after=("00_inventory",),
+        options=("use_flat", "force"),
+        frames=("twi", "flt"),
+    ),
+    Stage(
+        "05_extract",
+        EXPOSURE,
+        "native-pixel spectra, flexure, cosmic rays",
+        needs=_CALIBRATION,
+        frames=("sci",),
+    ),
+    Stage(
+        "06_sky",
+        EXPOSURE,
+        "sky model, sky-subtracted spectra",
+        needs=(*_CALIBRATION, "05_extract"),
+        options=("correct_ftf", "force"),
+    ),
+    Stage(
+        "07_flux",
+        EXPOSURE,
+        "calibrated spectra, source, cubes: the products",
+        needs=(*_CALIBRATION, "05_extract", "06_sky"),
+        options=(
+            "central_wave",
+            "wavelength_bin",
+            "source_x",
+            "source_y",
+            "standard_star_date",
+            "standard_star_obsid",
+            "force",
+        ),
+        guider=True,
+    ),
+    Stage("08_standard", STANDARD, "response curve of a standard", needs=("07_flux",)),
+    Stage("10_night", NIGHT, "the night at a glance", last=True),
+)
+
+
+def find(text: str, stages: tuple[Stage, ...] = STAGES) -> Stage:
+    """The stage called ``text``: its name (``04_flat``), its number (``04`` or ``4``) or its word (``flat``).
+
+    Raises
+    ------
+    UnknownStageError
+        If there is none.
+    """
+    asked = str(text).strip().lower()
+    for stage in stages:
+        number, _, word = stage.name.partition("_")
+        if asked in (stage.name, number, word) or (asked.isdigit() and number.isdigit() and int(asked) == int(number)):
+            return stage
+    raise UnknownStageError(f"there is no stage {text!r}; stages are {', '.join(stage.name for stage in stages)}")

@@ -1,0 +1,232 @@
+"""The accuracy of a reduction against the truth of a simulated night, row by row as the project defines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from scipy.ndimage import median_filter
+
+from panacea_nb.instrument import channel as find_channel
+from panacea_nb.products.layout import Layout
+from panacea_nb.simulate import truth
+
+WINDOWS = 12
+SKY_LINE = 1.3  # pixels with the sky above this multiple of its running median count as lines
+
+
+@dataclass
+class Score:
+    """Numbers of one exposure in one channel; a metric that does not apply is absent."""
+
+    obsid: int
+    exp: int
+    channel: str
+    kind: str
+    values: dict[str, float] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def robust(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(1.4826 * np.median(np.abs(values - np.median(values)))) if values.size else float("nan")
+
+
+def wavelength_shift(observed, error, true, wave, good) -> tuple[float, float]:
+    """Weighted mean shift [px] of spectra against the truth, and its scatter over fibres and windows, measuring error taken out."""
+    slope = np.gradient(true, axis=1)
+    edges = np.linspace(0, wave.size, WINDOWS + 1).astype(int)
+    shifts, weights = [], []
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        z = np.linspace(-1, 1, b - a)
+        for f in np.flatnonzero(good[:, a:b].mean(axis=1) > 0.8):
+            g = good[f, a:b] & (error[f, a:b] > 0)
+            w = 1.0 / error[f, a:b][g] ** 2
+            # amplitude, level and tilt are free: only the shift of structure counts
+            design = np.stack([true[f, a:b][g], np.ones(g.sum()), z[g], -slope[f, a:b][g]])
+            scale = np.sqrt((design**2 * w).sum(axis=1)) + 1e-300
+            normal = (design * w) @ design.T / np.outer(scale, scale)
+            try:
+                cov = np.linalg.inv(normal + 1e-12 * np.eye(4))
+            except np.linalg.LinAlgError:
+                continue
+            solution = cov @ ((design * w) @ observed[f, a:b][g] / scale) / scale
+            shifts.append(solution[3])
+            weights.append(scale[3] ** 2 / cov[3, 3])
+    shifts, weights = np.array(shifts), np.array(weights)
+    keep = weights > 25.0  # error below 0.2 px
+    if keep.sum() < 10:
+        keep = weights >= np.sort(weights)[-min(200, weights.size)]
+    s, w = shifts[keep], weights[keep]
+    mean = float((s * w).sum() / w.sum())
+    variance = float((w * ((s - mean) ** 2 - 1.0 / w)).sum() / w.sum())
+    return mean, float(np.sqrt(max(variance, 0.0)))
+
+
+def fiber_flat(observed, sky, good, positions, wave) -> tuple[float, float]:
+    """Spread [%] of observed / true sky over blank fibres beside a degree-2 tilt of the field: whole channel; worst of 8 bins."""
+    x, y = positions[:, 0] / 6, positions[:, 1] / 3.5
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+
+    def spread(part: slice) -> float:
+        ok = good[:, part]
+        top = np.where(ok, observed[:, part], 0).sum(axis=1)
+        bottom = np.where(ok, sky[:, part], 0).sum(axis=1)
+        take = ok.mean(axis=1) > 0.8
+        ratio = top[take] / bottom[take]
+        rest = ratio - basis[take] @ np.linalg.lstsq(basis[take], ratio, rcond=None)[0]
+        return 100 * robust(rest)
+
+    edges = np.linspace(0, wave.size, 9).astype(int)
+    return spread(slice(None)), max(spread(slice(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+
+def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channel: str, program: str) -> Score:
+    """Compare the multi file of an exposure with its truth."""
+    true = truth.load_exposure(night_dir, obsid, exp, channel)
+    with fits.open(layout.multi(program, obsid, exp, channel), memmap=False) as hdus:
+        observed, sky, skysub, error = (hdus[i].data.astype(float) for i in range(4))
+        positions, spectrum, header = hdus[5].data, hdus[6].data, hdus[0].header.copy()
+        cosmics = hdus[12].data.astype(bool)
+    score = Score(obsid, exp, channel, str(true.header["KIND"]) if true.has_source else "blank")
+    wave = true.wave
+    good = (error > 0) & np.isfinite(true.sigma_grid) & (true.sky != 0)
+    source = np.where(np.isfinite(true.source), true.source, 0.0)
+    share = source.sum(axis=1) / np.maximum(true.sky.sum(axis=1), 1e-300)
+    blank = (good.mean(axis=1) > 0.3) & (share < 0.01)
+    b = good & blank[:, None]
+    rest = np.where(b, (skysub - source) / np.where(b, true.sigma_grid, 1), np.nan)
+    v = score.values
+    v["exptime"] = float(true.header["EXPTIME"])
+    v["wave_bias"], v["wave_rms"] = wavelength_shift(observed, error, true.sky + source, wave, good)
+    n = wave.size // 16 * 16
+    with np.errstate(all="ignore"):
+        binned = np.nanmean(rest[blank][:, :n].reshape(blank.sum(), -1, 16), axis=2) * 4
+    v["sky_binned"] = robust(binned)
+    typical = np.median(true.sky[blank], axis=0)
+    lines = typical > SKY_LINE * median_filter(typical, 101)
+    on = rest[:, lines][np.isfinite(rest[:, lines])]
+    v["sky_lines"] = float(np.sqrt(np.mean(np.clip(on, -8, 8) ** 2))) if on.size > 100 else float("nan")
+    pull = (skysub - source) / np.where(b, error, 1)
+    v["pull"] = robust(pull[b])
+    residual = np.where(b, skysub - source, 0.0)
+    for name, part in (("sky_bias", ~lines), ("sky_bias_lines", lines)):
+        total = np.where(b, true.sky, 0)[:, part].sum()
+        v[name] = 100 * float(residual[:, part].sum() / total) if total > 0 else float("nan")
+    v["sky_ratio"] = float(np.median(np.where(b, observed - source, np.nan)[b] / true.sky[b]))
+    v["flat_all"], v["flat_bins"] = fiber_flat(observed - source, true.sky, b, positions[:, :2], wave)
+    # cosmic rays: samples that are off the truth and not flagged; clean samples that are flagged
+    far = good & ((observed - true.sky - source) > 8 * np.hypot(true.sigma_grid, 0.05 * source + 0.02 * true.sky))
+    v["cosmics_left"] = float(far.sum())
+    v["flagged_clean"] = 100 * float(flagged_clean(true, error, layout, channel, night_dir))
+    v["cosmic_pixels"] = float(cosmics.sum())
+    if true.has_source and score.kind != "galaxy":
+        point_source(score, true, spectrum, header, source)
+    elif score.kind == "galaxy":
+        galaxy(score, true, skysub, source, good)
+    return score
+
+
+def flagged_clean(true, error, layout, channel, night_dir) -> float:
+    """Share of the elements without a cosmic ray near that are flagged, fibres' ends and dead fibres left out."""
+    calibration = truth.load_channel(night_dir, channel)
+    hit = true.cosmic_mask(5.0)
+    near = np.zeros(calibration.trace.shape, bool)
+    columns = np.arange(hit.shape[1])
+    centre = np.round(calibration.trace).astype(int)
+    for k in range(-6, 7):
+        near |= hit[np.clip(centre + k, 0, hit.shape[0] - 1), columns]
+    for _ in range(6):
+        near[:, 1:] |= near[:, :-1]
+        near[:, :-1] |= near[:, 1:]
+    wave, grid = calibration.wavelength, true.wave
+    inside = np.zeros(error.shape, bool)
+    near_grid = np.zeros(error.shape, bool)
+    for f in np.flatnonzero(~calibration.dead):
+        x = np.interp(grid, wave[f], columns)
+        near_grid[f] = near[f, np.round(x).astype(int)]
+        inside[f] = (grid > wave[f, 4]) & (grid < wave[f, -5])
+    clean = inside & ~near_grid
+    return float((error[clean] <= 0).mean())
+
+
+def point_source(score: Score, true, spectrum, header, source) -> None:
+    """Flux, trend, noise, position and emission lines of a point source."""
+    v = score.values
+    wave, flux, error = spectrum[0], spectrum[1], spectrum[3]
+    model = np.asarray(true.spectrum["flux"], float)
+    # Ideal noise of an extraction with the true PSF, from the true shares of light
+    share = source / np.where(model > 0, model, np.inf)
+    ok = np.isfinite(true.sigma_grid) & (true.sigma_grid > 0)
+    ideal = 1 / np.sqrt(np.where(ok, share**2 / np.where(ok, true.sigma_grid, 1) ** 2, 0).sum(axis=0))
+    use = (error > 0) & np.isfinite(ideal) & (model > 0)
+    v["flux"] = float(np.median(flux[use] / model[use]))
+    edges = np.linspace(0, wave.size, 11).astype(int)
+    means, noise = [], []
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        g = np.zeros(wave.size, bool)
+        g[a:b] = use[a:b]
+        w = 1 / ideal[g] ** 2
+        means.append((w * flux[g] * model[g]).sum() / (w * model[g] ** 2).sum())
+        noise.append(1 / np.sqrt((w * model[g] ** 2).sum()))
+    means, noise = np.array(means), np.array(noise)
+    rng = np.random.default_rng(0)
+    expected = np.mean(np.ptp(rng.normal(size=(400, means.size)) * noise, axis=1))
+    v["trend"] = 100 * float(np.sqrt(max(0.0, np.ptp(means) ** 2 - expected**2)))
+    smooth = median_filter(flux - model, 101)
+    rest = flux - model - smooth
+    v["noise"] = robust((rest / ideal)[use])
+    v["noise_error"] = robust((rest / np.where(error > 0, error, 1))[use])
+    if "SOURCEX" in header:
+        middle = 0.5 * (wave[0] + wave[-1])
+        reference = find_channel(score.channel).refraction()
+        w, x, y = (np.asarray(reference[n], float) for n in ("wavelength", "x", "y"))
+        at = header["SOURCEW"]
+        tx, ty = (np.interp(at, wave, np.asarray(true.spectrum[n], float)) for n in ("x", "y"))
+        v["position_mid"] = float(np.hypot(header["SOURCEX"] - tx, header["SOURCEY"] - ty))
+        px = header["SOURCEX"] + np.interp(wave, w, x) - np.interp(at, w, x)
+        py = header["SOURCEY"] + np.interp(wave, w, y) - np.interp(at, w, y)
+        off = np.hypot(px - np.asarray(true.spectrum["x"], float), py - np.asarray(true.spectrum["y"], float))
+        v["position_path"] = float(np.std(off))
+        del middle
+    for k, line in enumerate(true.lines):
+        half = 3 * float(line["sigma"]) if float(line["sigma"]) > 0 else 6.0
+        lsf = 2.0 * (wave[1] - wave[0])
+        half = max(half, 3 * lsf)
+        inside = (np.abs(wave - line["wavelength"]) < half) & use
+        beside = (np.abs(wave - line["wavelength"]) < 4 * half) & (np.abs(wave - line["wavelength"]) > 1.3 * half) & use
+        if inside.sum() < 4 or beside.sum() < 8:
+            continue
+        step = wave[1] - wave[0]
+
+        def measure(s, inside=inside, beside=beside, step=step):
+            fit = np.polyfit(wave[beside], s[beside], 1)
+            return float(((s - np.polyval(fit, wave))[inside]).sum() * step)
+
+        got, want = measure(flux), measure(model)
+        v[f"line{k}"] = got / want
+        v[f"line{k}_sigma"] = float(np.sqrt((ideal[inside] ** 2).sum()) * step / want)
+    score.arrays.update(flux=flux, ideal=ideal, model=model, use=use)
+
+
+def galaxy(score: Score, true, skysub, source, good) -> None:
+    """Line flux of an extended object over all its fibres."""
+    v = score.values
+    wave = true.wave
+    bright = source.sum(axis=1) > 0.1 * source.sum(axis=1).max()
+    for k, line in enumerate(true.lines):
+        half = max(3 * float(line["sigma"]), 6 * (wave[1] - wave[0]))
+        inside = np.abs(wave - line["wavelength"]) < half
+        beside = (np.abs(wave - line["wavelength"]) < 4 * half) & ~(np.abs(wave - line["wavelength"]) < 1.3 * half)
+        if inside.sum() < 4 or beside.sum() < 8:
+            continue
+
+        def measure(s, inside=inside, beside=beside):
+            total = np.where(good, s, 0)[bright].sum(axis=0)
+            fit = np.polyfit(wave[beside], total[beside], 1)
+            return float((total - np.polyval(fit, wave))[inside].sum())
+
+        v[f"galaxy_line{k}"] = measure(skysub) / measure(np.where(good, source, 0))
+    v["galaxy_flux"] = float(np.where(good, skysub, 0)[bright].sum() / np.where(good, source, 0)[bright].sum())
