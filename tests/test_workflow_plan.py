@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from raw_factory import Obs, calibrations, write_night
-from toy_workflow import write_notebook
 
 from panacea_nb.errors import RequestError
 from panacea_nb.products.layout import Layout
@@ -40,12 +39,8 @@ def raw(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def request_of(raw, tmp_path, monkeypatch):
+def request_of(raw, tmp_path):
     """Build the plan of a request."""
-    folder = tmp_path / "notebooks"
-    for stage in stages.STAGES:
-        write_notebook(folder / f"{stage.name}.ipynb", "output: str = ''", "pass")
-    monkeypatch.setattr(notebooks, "folder", lambda: folder)
 
     def build(baseraw=raw, **values) -> plan.Plan:
         values = {"night": NIGHT, "sides": "uv", "output": str(tmp_path / "out"), "baseraw": str(baseraw), **values}
@@ -93,7 +88,11 @@ def test_parameters_say_what_to_work_on_and_the_options_of_the_stage(request_of,
     name = f"{BLUE:07d}-exp02-uv"
     place = {"output": str(tmp_path / "out"), "night": NIGHT, "tag": "", "baseraw": str(raw)}
     where = {"channel": "uv", "obsid": BLUE, "exposure": 2, "program": "HET25-1-999"}
-    assert tasks[f"06_sky-{name}"].parameters == {**place, **where, "correct_ftf": True, "force": False}
+    extract = tasks[f"05_extract-{name}"].parameters
+    assert extract == {**place, **where, "frame_kind": "sci", "force": False}
+    sky = tasks[f"06_sky-{name}"].parameters
+    assert (sky["correct_ftf"], sky["frame_kind"]) == (True, "sci")
+    assert tasks["00_inventory"].parameters["sides"] == "uv"
     flux = tasks[f"07_flux-{name}"].parameters
     assert (flux["central_wave"], flux["source_x"], flux["source_y"]) == (4000.0, 1.0, -2.0)
     assert tasks["02_trace-uv"].parameters == {**place, "channel": "uv", "use_flat": True, "force": False}
@@ -101,6 +100,14 @@ def test_parameters_say_what_to_work_on_and_the_options_of_the_stage(request_of,
     assert standard["program"] == "STANDARDS"
     assert standard["source_x"] is None  # the position was given for the target
     assert "output" not in tasks[f"06_sky-{name}"].depends
+
+
+def test_every_notebook_declares_what_it_is_given(request_of):
+    asked = {"central_wave": 4000, "source_x": 1, "source_y": 1, "cal_dates": "twi=20250115", "exclude": "9,20250101:3"}
+    for task in request_of(**asked).tasks.values():
+        notebooks.check_parameters(task.source, task.parameters)
+    for task in request_of(standard_star_date=NIGHT, standard_star_obsid=STANDARD).tasks.values():
+        notebooks.check_parameters(task.source, task.parameters)
 
 
 def test_notebooks_lie_beside_their_products(request_of, tmp_path):
@@ -140,7 +147,7 @@ def test_others_wait_for_the_standard_that_was_named(request_of):
     assert response in target.needs
     assert response not in own.needs
     assert target.parameters["standard_star_obsid"] == STANDARD
-    assert own.parameters["standard_star_date"] == ""
+    assert own.parameters["standard_star_date"] is None
     other = made.tasks[f"07_flux-{RED:07d}-exp01-red"]
     assert other.parameters["standard_star_obsid"] is None
     assert any(note.startswith("red: standard 20 was on the other IFU") for note in made.notes)
@@ -257,8 +264,7 @@ def test_an_option_changes_the_fingerprints_of_its_stages_alone(request_of, tmp_
     assert changed(before, after, tmp_path) == stages_changed
 
 
-def test_dry_run_prints_every_task_and_writes_nothing(request_of, tmp_path, raw):
-    request_of()  # puts the notebooks in place
+def test_dry_run_prints_every_task_and_writes_nothing(tmp_path, raw):
     definition = RunDefinition(night=NIGHT, sides="uv", output=str(tmp_path / "out"), baseraw=str(raw), obsid=BLUE)
     text = runs.dry_run(definition, Settings(code="same"))
     lines = [line.split() for line in text.splitlines()]

@@ -116,7 +116,7 @@ def test_a_failure_blocks_what_depends_on_it_and_nothing_else(out, capsys):
     options = {"redo": "02_mid", "trouble.02_mid-uv": "raise"}
     outcome = toy.reduce(out, options=options)
     assert outcome.exit_code == INCOMPLETE
-    expected = {name: "succeeded" for name in states(outcome)} | {"02_mid-uv": "failed"}
+    expected = dict.fromkeys(states(outcome), "succeeded") | {"02_mid-uv": "failed"}
     assert states(outcome) == expected | {LEAVES[0]: "blocked", LEAVES[1]: "blocked"}
     record = record_of(out, "02_mid-uv")
     assert (record.error["type"], record.error["message"]) == ("ValueError", "it cannot be done")

@@ -141,6 +141,8 @@ def report(options: argparse.Namespace) -> int:
 
 def lab(options: argparse.Namespace) -> int:
     """``panacea-nb lab``: JupyterLab on the notebooks, on this machine's own address only."""
+    from ..workflow import processes
+
     if importlib.util.find_spec("jupyterlab") is None:
         raise LabMissingError(
             "JupyterLab is not installed here: pip install 'panacea-nb[lab]' (in a checkout: make lab)"
@@ -149,8 +151,7 @@ def lab(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise DefinitionError(f"--folder: {folder} is not a folder")
     # Made visible to the kernels, which start in the notebooks' folder, also where the package is not installed.
-    package = str(Path(__file__).resolve().parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    os.environ["PYTHONPATH"] = processes.python_path()
     sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}", *options.extra]
     os.execv(sys.executable, command)

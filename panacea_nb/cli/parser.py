@@ -164,6 +164,6 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder",
         metavar="DIR",
-        help="folder to open (default: notebooks/ of the checkout; without one, copies of the notebooks in ./notebooks)",
+        help="folder to open (default: notebooks/ of the checkout; without one, copies of them in ./notebooks)",
     )
     parser.add_argument("extra", nargs="*", metavar="OPTION", help="further options for JupyterLab, after --")

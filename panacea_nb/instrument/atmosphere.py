@@ -28,9 +28,17 @@ def mean_telluric(wave: np.ndarray) -> np.ndarray:
 
 
 def sky_templates(channel: str) -> tuple[np.ndarray, np.ndarray]:
-    """Night-sky spectra of a channel without strong sky lines (uv): wavelength (n,) [A, air] and (k, n) [erg/s/cm2/A per fibre].
+    """Shapes of the night sky in a channel without strong sky lines (uv).
 
-    Dark, grey and bright time; their shape gives the wavelength zero where lines cannot.
+    Returns
+    -------
+    wavelength : (n,) [A, air]
+    spectra : (3, n)
+        Dark, grey and bright time [e-/s/cm2/A per fibre, through the default response].
     """
     t = table(f"sky_{channel}")
-    return np.asarray(t["wavelength"], float), np.stack([np.asarray(t[n], float) * 1e-18 for n in ("dark", "grey", "bright")])
+    wave = np.asarray(t["wavelength"], float)
+    r = table("response")
+    own = np.asarray(r["channel"]) == channel
+    response = np.interp(wave, np.asarray(r["wavelength"], float)[own], np.asarray(r["response"], float)[own])
+    return wave, np.stack([np.asarray(t[n], float) * 1e-18 / response for n in ("dark", "grey", "bright")])

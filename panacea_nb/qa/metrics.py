@@ -85,13 +85,15 @@ def sky(model, amplitude: np.ndarray, variance: np.ndarray, good: np.ndarray, li
     pull = np.where(good & sky_model.fibers[:, None], (amplitude - native - model.source_native) / sigma, np.nan)
     inner = pull[sky_model.fibers]
     width = inner.shape[1] // 16 * 16
-    with np.errstate(all="ignore"):
-        binned = np.nanmean(inner[:, :width].reshape(inner.shape[0], -1, 16), axis=2) * 4
-        near = np.zeros(inner.shape, bool)
-        wave = sky_model.wavelength[sky_model.fibers]
-        step = np.median(np.diff(wave, axis=1))
-        for line in lines:
-            near |= np.abs(wave - line) < lsf_sigma * step
+    blocks = inner[:, :width].reshape(inner.shape[0], -1, 16)
+    count = np.isfinite(blocks).sum(axis=2)
+    total = np.where(np.isfinite(blocks), blocks, 0.0).sum(axis=2)
+    binned = np.where(count > 8, total / np.sqrt(np.maximum(count, 1)), np.nan)
+    near = np.zeros(inner.shape, bool)
+    wave = sky_model.wavelength[sky_model.fibers]
+    step = np.median(np.diff(wave, axis=1))
+    for line in lines:
+        near |= np.abs(wave - line) < lsf_sigma * step
     on_lines = robust(inner[near]) if near.any() else 1.0
     level = sky_model.gradient
     return {

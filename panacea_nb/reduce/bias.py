@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, uniform_filter1d, zoom
+from scipy.ndimage import gaussian_filter, zoom
 
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
@@ -14,6 +14,7 @@ from .ccd import ChannelImage
 
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
 SMOOTH_PIXELS = 24.0  # scale of two-dimensional bias structure that is kept
+DARK_PIXELS = 120.0  # scale of dark structure that is kept: glow
 HOT_DARK = 0.05  # e-/s; a pixel above leaves more than the read noise in a minute
 
 
@@ -57,6 +58,17 @@ def halves(n_rows: int) -> tuple[slice, slice]:
     return slice(0, AMP_ROWS), slice(AMP_ROWS, n_rows)
 
 
+def smooth_structure(image: np.ndarray, noise: float, scale: float = SMOOTH_PIXELS) -> np.ndarray:
+    """What changes slowly over an amplifier's image (ny, nx), single pixels clipped at three sigma."""
+    step = 8
+    clipped = np.clip(image, -3 * noise, 3 * noise)
+    small = clipped[: image.shape[0] // step * step, : image.shape[1] // step * step]
+    small = small.reshape(image.shape[0] // step, step, -1, step).mean(axis=(1, 3))
+    small = gaussian_filter(small, scale / step, mode="nearest")
+    factor = (image.shape[0] / small.shape[0], image.shape[1] / small.shape[1])
+    return zoom(small, factor, order=1, mode="nearest", grid_mode=True)
+
+
 def denoise(average: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Rows + columns + smooth structure of each amplifier, and the single pixels that stand out.
 
@@ -69,19 +81,20 @@ def denoise(average: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     result = np.empty_like(average, dtype=np.float32)
     for rows, noise in zip(halves(average.shape[0]), sigma, strict=True):
         image = average[rows].astype(np.float32)
-        row = np.median(image, axis=1, keepdims=True)
-        column = np.median(image - row, axis=0, keepdims=True)
+        row = image.mean(axis=1, keepdims=True) if noise <= 0 else _clipped_mean(image, noise, axis=1)
+        column = _clipped_mean(image - row, noise, axis=0)
         rest = image - row - column
-        clipped = np.clip(rest, -3 * noise, 3 * noise)
-        step = 8
-        small = clipped[: rest.shape[0] // step * step, : rest.shape[1] // step * step]
-        small = small.reshape(rest.shape[0] // step, step, -1, step).mean(axis=(1, 3))
-        small = gaussian_filter(small, SMOOTH_PIXELS / step, mode="nearest")
-        smooth = zoom(small, (rest.shape[0] / small.shape[0], rest.shape[1] / small.shape[1]), order=1, mode="nearest", grid_mode=True)
-        model = row + column + smooth
+        model = row + column + smooth_structure(rest, noise)
         keep = np.abs(image - model) > KEEP_SIGMA * noise
         result[rows] = np.where(keep, image, model)
     return result
+
+
+def _clipped_mean(image: np.ndarray, noise: float, axis: int) -> np.ndarray:
+    """Mean along an axis without pixels more than four sigma off the median (a median has 1.25 times the noise of a mean)."""
+    middle = np.median(image, axis=axis, keepdims=True)
+    good = np.abs(image - middle) < 4 * noise
+    return np.where(good, image, 0).sum(axis=axis, keepdims=True) / np.maximum(good.sum(axis=axis, keepdims=True), 1)
 
 
 def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
@@ -107,16 +120,22 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
     for i in range(n):
         for k, rows in enumerate(both):
             cube[i, rows] -= level[i, k] - centre[k]
-    noise = np.empty(2)
-    for k, rows in enumerate(both):
-        part = cube[:, rows, ::5]
-        deviation = part - np.median(part, axis=0)
-        noise[k] = 1.4826 * np.median(np.abs(deviation)) * np.sqrt(n / (n - 1))
+    # Two rounds: a median deviation starts it, the clipped mean square (which integers do not coarsen) settles it.
+    noise = np.array([max(_clipped_rms(cube[:, rows, ::5] - np.median(cube[:, rows, ::5], axis=0)), 0.3) for rows in both])
+    average = clipped_mean(cube, np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)).astype(np.float32)
+    noise = np.array([_clipped_rms(cube[:, rows, ::3] - average[rows, ::3]) for rows in both]) * np.sqrt(n / (n - 1))
     sigma = np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)
-    average = clipped_mean(cube, sigma).astype(np.float32)
     scatter = np.sqrt(((cube - average) ** 2).mean(axis=0) * n / (n - 1))
     bad = scatter > 4.0 * sigma
     return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre)
+
+
+def _clipped_rms(deviation: np.ndarray) -> float:
+    """RMS of what lies within five sigma."""
+    sigma = 1.4826 * float(np.median(np.abs(deviation))) + 0.3
+    for _ in range(3):
+        sigma = float(np.sqrt(np.mean(np.square(deviation[np.abs(deviation) < 5 * sigma]))))
+    return sigma
 
 
 @dataclass(frozen=True)
@@ -139,18 +158,30 @@ def master_dark(frames: Sequence[ChannelImage], times: Sequence[float], bias: Ma
     total = float(sum(times))
     if not frames or total <= 0:
         return MasterDark(np.zeros(shape, np.float32), np.zeros(shape, bool), 0.0)
+    scaled = np.stack([(f.data - bias.data) / np.float32(t) for f, t in zip(frames, times, strict=True)])
+    noise = bias.rdnoise / np.sqrt(len(frames)) / (total / len(frames))
+    # Cosmic rays fill a dark: the median of three or more frames, else the lower of two.
     if len(frames) >= 3:
-        scaled = np.stack([(f.data - bias.data) / t for f, t in zip(frames, times, strict=True)])
         average = np.median(scaled, axis=0)
     else:
-        scaled = np.stack([(f.data - bias.data) / t for f, t in zip(frames, times, strict=True)])
-        average = scaled.min(axis=0) if len(frames) > 1 else scaled[0]
-    noise = bias.rdnoise / np.sqrt(len(frames)) / (total / len(frames))
-    rate = denoise(average, noise)
-    # Long-term drift of the bias shows up as a dark current below zero: there is no such thing.
-    floor = uniform_filter1d(np.median(rate, axis=1), 65, mode="nearest")[:, None]
-    rate = np.where(floor < 0, rate - floor, rate).astype(np.float32)
-    return MasterDark(rate, average > np.maximum(HOT_DARK, 8 * noise.max()), total)
+        # The lower of two values lies 0.564 sigma below their mean.
+        single = np.repeat(noise, AMP_ROWS)[:, None] * np.sqrt(len(frames))
+        average = scaled.min(axis=0) + (0.564 * single if len(frames) == 2 else 0.0)
+    rate = np.zeros(shape, np.float32)
+    hot = np.zeros(shape, bool)
+    for rows, sigma in zip(halves(shape[0]), noise, strict=True):
+        # Rows and columns of a dark are noise of its overscan: charge builds up in pixels, smoothly but for hot ones.
+        slow = np.maximum(smooth_structure(average[rows] - np.median(average[rows]), sigma, DARK_PIXELS) + np.median(average[rows]), 0.0)
+        single = average[rows] - slow
+        warm = single > max(KEEP_SIGMA * sigma, HOT_DARK / 4)
+        rate[rows] = np.where(warm, average[rows], np.where(slow > 2 * level_error(bias, times), slow, 0.0))
+        hot[rows] = single > max(HOT_DARK, 8 * sigma)
+    return MasterDark(rate, hot, total)
+
+
+def level_error(bias: MasterBias, times: Sequence[float]) -> float:
+    """Uncertainty [e-/s] of the level of a mean dark: the bias itself moves by about a tenth of the read noise."""
+    return 0.1 * float(bias.rdnoise.mean()) / np.sqrt(len(times)) / (float(sum(times)) / len(times))
 
 
 def subtract(image: ChannelImage, bias: MasterBias, dark: MasterDark, dark_time: float) -> ChannelImage:

@@ -122,7 +122,9 @@ def calibrate(
     sky_flux = np.where(alive[:, None], sky_density, 0.0) * factor
     dq = even.mask | np.where(alive[:, None], 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
     good = error > 0
-    source, search = _search(positions, grid, skysub, error, sky_flux, good, refraction, centre, even, options)
+    source, search = _search(
+        positions, grid, skysub, error, sky_flux, good, refraction, centre, even, options, float(sky.meta["level_scatter"])
+    )
     spectrum, shapes, limit = _spectrum(source, positions, grid, skysub, error, sky_flux, good, refraction, centre)
     spaxels = spaxel_grid(positions)
     values = [skysub + sky_flux, sky_flux, skysub]
@@ -148,12 +150,13 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
     return np.where(outside, 0.0, density), variance
 
 
-def _search(positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions):
+def _search(positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions, systematic):
     """Find the source; the chunks' variances take the correlation of neighbouring elements into account."""
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
     value = np.where(good, skysub, 0.0)
     return find_source(
-        positions, grid, value, error**2 * correlated, sky, good, refraction, wave_ref=centre, fixed=options.fixed
+        positions, grid, value, error**2 * correlated, sky, good, refraction, wave_ref=centre, fixed=options.fixed,
+        systematic=systematic,
     )
 
 

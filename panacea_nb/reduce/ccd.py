@@ -17,7 +17,7 @@ from .maskbits import DQ
 SATURATION_ADU = 65000  # the 16-bit converter ends at 65535; the last per cent is not linear
 ROTATED = ("LU", "RL")  # amplifiers stored turned by 180 degrees
 MIRRORED = ("LR", "UL")  # values of AMPNAME for which the column order is reversed once more
-OVERSCAN_SMOOTHING = 12.0  # rows; the electronics drift slowly compared with this
+OVERSCAN_WIDTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0, 60.0)  # rows; Gaussian sigmas tried
 PLAUSIBLE_GAIN = (0.3, 5.0)  # e-/ADU
 PLAUSIBLE_RDNOISE = (0.5, 20.0)  # e-
 
@@ -74,8 +74,10 @@ class ChannelImage:
 def overscan_level(overscan: np.ndarray) -> tuple[np.ndarray, float]:
     """Bias level of each row from its overscan pixels, smoothed over rows as far as noise dominates.
 
-    The row means are split into a smooth drift and the rest; of the rest as much is kept as exceeds what the noise of the
-    means explains (Wiener shrinkage), so that real row-to-row jumps survive and noise is not printed into every row.
+    How far is found by cross-validation: the row means of every second overscan column, smoothed over rows by Gaussians of
+    different widths, predict those of the other columns; the width that predicts best is taken.  Of what the smooth level leaves,
+    as much is kept as exceeds what the noise of the means explains (Wiener shrinkage), so that real row-to-row jumps survive and
+    noise is not printed into every row.
 
     Parameters
     ----------
@@ -87,20 +89,40 @@ def overscan_level(overscan: np.ndarray) -> tuple[np.ndarray, float]:
     noise : float, scatter of a single overscan pixel [ADU]
     """
     values = np.asarray(overscan, dtype=np.float64)
-    centre = np.median(values, axis=1, keepdims=True)
-    deviation = values - centre
-    noise = 1.4826 * float(np.median(np.abs(deviation))) * math.sqrt(values.shape[1] / (values.shape[1] - 1))
-    good = np.abs(deviation) <= 4.0 * max(noise, 0.5)
-    row = np.where(good, values, 0.0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
-    row = np.where(good.sum(axis=1) > 0, row, centre[:, 0])
-    smooth = gaussian_filter1d(row, OVERSCAN_SMOOTHING, mode="nearest")
+    deviation = values - np.median(values, axis=1, keepdims=True)
+    # Integers have a coarse median deviation: the clipped standard deviation is the better measure.
+    noise = max(1.4826 * float(np.median(np.abs(deviation))), 0.3)
+    for _ in range(3):
+        noise = max(float(np.std(deviation[np.abs(deviation) < 4.0 * noise])), 0.3)
+    good = np.abs(deviation) <= 4.0 * noise
+    row = _row_means(values, good)
+    # About the means: a row's median is an integer and lies up to half a step off.
+    rest = (values - row[:, None])[good]
+    noise = max(float(np.sqrt((rest**2).sum() / max(1, rest.size - row.size))), 0.3)
+    first, second = _row_means(values[:, ::2], good[:, ::2]), _row_means(values[:, 1::2], good[:, 1::2])
+    smoothed = {w: (gaussian_filter1d(first, w, mode="nearest"), gaussian_filter1d(second, w, mode="nearest")) for w in OVERSCAN_WIDTHS}
+    miss = {w: np.mean(_clip(a - second) ** 2) + np.mean(_clip(b - first) ** 2) for w, (a, b) in smoothed.items()}
+    smooth = gaussian_filter1d(row, min(miss, key=miss.get), mode="nearest")
     rest = row - smooth
     expected = noise**2 / values.shape[1]
-    measured = float(np.var(np.clip(rest, -5 * math.sqrt(expected), 5 * math.sqrt(expected))))
+    measured = float(np.var(_clip(rest)))
     keep = max(0.0, 1.0 - expected / measured) if measured > 0 else 0.0
     # A single row far off its neighbours is a jump of the electronics whatever the average says.
-    kept = np.where(np.abs(rest) > 5.0 * math.sqrt(max(expected, 1e-12)), rest, keep * rest)
+    kept = np.where(np.abs(rest) > 5.0 * np.sqrt(expected), rest, keep * rest)
     return smooth + kept, noise
+
+
+def _row_means(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Mean of the good pixels of each row, the median where there is none."""
+    count = good.sum(axis=1)
+    return np.where(count > 0, np.where(good, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.median(values, axis=1))
+
+
+def _clip(values: np.ndarray) -> np.ndarray:
+    """Values limited to five robust sigma about their median."""
+    middle = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - middle)) + 1e-9
+    return np.clip(values, middle - 5 * spread, middle + 5 * spread)
 
 
 def orient(image: np.ndarray, amp: str, ampname: str | None) -> np.ndarray:

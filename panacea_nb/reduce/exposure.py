@@ -72,7 +72,7 @@ def gap_pedestal(image: np.ndarray, bad: np.ndarray, gap: np.ndarray, noise: np.
 def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None) -> WavelengthZero:
     """Wavelength zero from sky lines, or from templates where the channel has none.
 
-    ``templates`` is (wavelength, spectra, response) for `zero_from_template`.
+    ``templates`` is (wavelength, spectra) for `zero_from_template`.
     """
     if lines.size >= 3:
         return zero_from_lines(sky, lines, lsf_sigma)

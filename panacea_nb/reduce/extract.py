@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from .kernels import HALF_WIDTH, KNOT, N_COEF, extract_columns, model_columns, offset_sums
+from .kernels import HALF_WIDTH, KNOT, N_COEF, extract_columns, model_columns, offset_sums, profile_windows
 
 RIDGE = 1e-9  # relative to the profile's own weight; only keeps a fully masked fibre solvable
 MIN_WEIGHT = 0.5  # a sample that lost more of its profile weight says too little about its fibre
@@ -39,7 +40,13 @@ class FiberModel:
 
     def image(self, amplitude: np.ndarray, n_rows: int) -> np.ndarray:
         """The (n_rows, nx) image [e-] of fibres with the given amplitudes (nf, nx) [e- per column]."""
-        return model_columns(np.ascontiguousarray(amplitude, np.float32), self.trace, self.coef, self.block, n_rows)
+        light = np.ascontiguousarray(amplitude, np.float32)
+        return np.ascontiguousarray(model_columns(light, *self.windows, n_rows).T)
+
+    @cached_property
+    def windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The profiles on the rows of each fibre and column (see `profile_windows`); 50 MB, kept as long as the model."""
+        return profile_windows(self.trace, self.coef, self.block)
 
 
 @dataclass(frozen=True)
@@ -106,12 +113,11 @@ def extract(
     under = 0.0 if background is None else np.maximum(background, 0)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     expected = np.zeros_like(data) if start is None else start
+    columns = np.ascontiguousarray(data.T, np.float32)
     result = None
     for _ in range(rounds if start is None else max(1, rounds - 1)):
         weight = np.where(bad, 0.0, 1.0 / (floor + under + np.maximum(expected, 0))).astype(np.float32)
-        amplitude, variance, used = extract_columns(
-            np.ascontiguousarray(data, np.float32), weight, model.trace, model.coef, model.block, model.alive, RIDGE
-        )
+        amplitude, variance, used = extract_columns(columns, np.ascontiguousarray(weight.T), *model.windows, model.alive, RIDGE)
         expected = model.image(amplitude, ny)
         result = Extraction(amplitude, variance, used, expected)
     return result

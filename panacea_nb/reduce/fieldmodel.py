@@ -79,7 +79,9 @@ def model_field(
         density = np.where(alive[:, None], rest / np.maximum(unit, 1e-9), 0.0)
         spread = np.where(alive[:, None], variance / np.maximum(unit, 1e-9) ** 2, 0.0)
         level = np.where(alive[:, None], native / np.maximum(unit, 1e-9), 0.0)
-        source, search = find_source(positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, fixed=fixed)
+        source, search = find_source(
+            positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, fixed=fixed, systematic=sky.level_scatter
+        )
         source_native = np.zeros((nf, nx))
         if source is not None:
             source_native = source_light(source, rest, variance, good, sky, lsf, positions, refraction, alive, unit)

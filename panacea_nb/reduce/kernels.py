@@ -52,17 +52,39 @@ def _slope(coef, u):
 
 
 @njit(cache=True)
-def extract_columns(image, weight, trace, coef, block, alive, ridge):
+def profile_windows(trace, coef, block):
+    """Profiles of all fibres sampled on their own rows.
+
+    Returns
+    -------
+    window : (nx, nf, 2 * REACH + 1) float32, first : (nx, nf) int64
+        Value of the profile on the rows ``first`` .. ``first + 2 * REACH`` of each column.
+    """
+    nf, nx = trace.shape
+    window = np.zeros((nx, nf, 2 * REACH + 1), np.float32)
+    first = np.zeros((nx, nf), np.int64)
+    for x in range(nx):
+        b = x // block
+        for f in range(nf):
+            t = trace[f, x]
+            low = int(np.floor(t + 0.5)) - REACH
+            first[x, f] = low
+            for k in range(2 * REACH + 1):
+                window[x, f, k] = _spline(coef[f, b], low + k - t)
+    return window, first
+
+
+@njit(cache=True)
+def extract_columns(image, weight, window, first, alive, ridge):
     """Fit all fibres of every column together (nearest neighbours coupled).
+
+    Columns of the image come first (arrays are transposed), so that a column lies together in memory.
 
     Parameters
     ----------
-    image, weight : (ny, nx) float32
+    image, weight : (nx, ny) float32
         Electrons and inverse variance (0: not used).
-    trace : (nf, nx) float64
-        Fibre centres [px].
-    coef : (nf, nb, N_COEF) float64
-        Profile coefficients by fibre and block of ``block`` columns.
+    window, first : see `profile_windows`
     alive : (nf,) bool
         Fibres to fit; others come out as 0.
     ridge : float
@@ -74,8 +96,8 @@ def extract_columns(image, weight, trace, coef, block, alive, ridge):
         Electrons in the whole profile, their variance (diagonal of the inverse), and the share of the fibre's weight
         (profile squared) that was not masked.
     """
-    ny, nx = image.shape
-    nf = trace.shape[0]
+    nx, ny = image.shape
+    nf, size = window.shape[1], window.shape[2]
     amplitude = np.zeros((nf, nx), np.float32)
     variance = np.zeros((nf, nx), np.float32)
     used = np.zeros((nf, nx), np.float32)
@@ -85,32 +107,31 @@ def extract_columns(image, weight, trace, coef, block, alive, ridge):
     left = np.zeros(nf)
     right = np.zeros(nf)
     for x in range(nx):
-        b = x // block
         for f in range(nf):
             diag[f] = 1.0
             upper[f] = 0.0
             rhs[f] = 0.0
             if not alive[f]:
                 continue
-            t = trace[f, x]
-            base = int(np.floor(t + 0.5))
+            base = first[x, f]
             neighbour = f + 1 < nf and alive[f + 1]
+            offset = first[x, f + 1] - base if neighbour else size
             total = 0.0
             kept = 0.0
             aa = 0.0
             ab = 0.0
             ad = 0.0
-            for y in range(max(0, base - REACH), min(ny, base + REACH + 1)):
-                p = _spline(coef[f, b], y - t)
+            for k in range(max(0, -base), min(size, ny - base)):
+                p = window[x, f, k]
                 total += p * p
-                w = weight[y, x]
+                w = weight[x, base + k]
                 if w <= 0.0:
                     continue
                 kept += p * p
                 aa += w * p * p
-                ad += w * p * image[y, x]
-                if neighbour:
-                    ab += w * p * _spline(coef[f + 1, b], y - trace[f + 1, x])
+                ad += w * p * image[x, base + k]
+                if k >= offset:
+                    ab += w * p * window[x, f + 1, k - offset]
             used[f, x] = kept / total if total > 0.0 else 0.0
             diag[f] = aa + ridge * total
             if diag[f] <= 0.0:
@@ -138,20 +159,19 @@ def extract_columns(image, weight, trace, coef, block, alive, ridge):
 
 
 @njit(cache=True)
-def model_columns(amplitude, trace, coef, block, ny):
-    """The image (ny, nx) float32 that fibres of the given amplitudes make."""
-    nf, nx = trace.shape
-    model = np.zeros((ny, nx), np.float32)
-    for f in range(nf):
-        for x in range(nx):
+def model_columns(amplitude, window, first, ny):
+    """The image (nx, ny) float32, columns first, that fibres of the given amplitudes (nf, nx) make."""
+    nf, nx = amplitude.shape
+    size = window.shape[2]
+    model = np.zeros((nx, ny), np.float32)
+    for x in range(nx):
+        for f in range(nf):
             a = amplitude[f, x]
             if a == 0.0:
                 continue
-            b = x // block
-            t = trace[f, x]
-            base = int(np.floor(t + 0.5))
-            for y in range(max(0, base - REACH), min(ny, base + REACH + 1)):
-                model[y, x] += a * _spline(coef[f, b], y - t)
+            base = first[x, f]
+            for k in range(max(0, -base), min(size, ny - base)):
+                model[x, base + k] += a * window[x, f, k]
     return model
 
 
@@ -344,14 +364,16 @@ def warm_up() -> None:
     """Compile every kernel for the types in use."""
     ny, nx, nf, block = 64, 8, 3, 4
     image = np.ones((ny, nx), np.float32)
+    columns_first = np.ones((nx, ny), np.float32)
     trace = np.repeat(np.array([15.0, 22.0, 29.0])[:, None], nx, axis=1)
     coef = np.ones((nf, nx // block, N_COEF))
-    amplitude, _, _ = extract_columns(image, image, trace, coef, block, np.ones(nf, bool), 1e-9)
-    model = model_columns(amplitude, trace, coef, block, ny)
-    offset_sums(image - model, image, amplitude, trace, coef, block, block, np.ones(nf, bool), 1)
+    alive = np.ones(nf, bool)
+    window, first = profile_windows(trace, coef, block)
+    amplitude, _, _ = extract_columns(columns_first, columns_first, window, first, alive, 1e-9)
+    model_columns(amplitude, window, first, ny)
+    offset_sums(image, image, amplitude, trace, coef, block, block, alive, 1)
     columns = np.arange(0, nx, 2)
-    basis = np.ones((nf, columns.size, 6))
-    profile_normal_equations(image, image, amplitude, trace, np.ones(nf), columns, basis)
+    profile_normal_equations(image, image, amplitude.astype(float), trace, np.ones(nf), columns, np.ones((nf, columns.size, 6)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ CLIP_RUN = 3.5  # means of five neighbouring samples: faint emission lines
 FLAT_ERROR = 0.003  # what the fibre flat may be wrong by, in the choice of sky fibres
 MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
-MIN_SHIFT_SNR = 5.0
+MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
 
 
 class SkyError(PanaceaError):
@@ -38,6 +38,7 @@ class SkyModel:
     level : (nf,) float64, light of each fibre over the sky model
     level_error : (nf,) float64
     chi : float, robust RMS of (measured - model) / sigma of the sky fibres
+    level_scatter : float, scatter of the sky fibres' levels beyond their noise: flat errors, row noise of the electronics
     decisions : list of Decision
     """
 
@@ -51,6 +52,7 @@ class SkyModel:
     level: np.ndarray
     level_error: np.ndarray
     chi: float
+    level_scatter: float
     decisions: list[Decision] = field(default_factory=list)
 
     def native(self) -> np.ndarray:
@@ -111,7 +113,7 @@ def choose_fibers(level: np.ndarray, error: np.ndarray, alive: np.ndarray, posit
             rest = rest - np.median(rest[usable & (rest < 3 * error)])
         below = rest[usable & (rest < 0)]
         spread = 1.4826 * np.median(-below) if below.size > 5 else 0.0
-        sigma = np.maximum(error, min(spread, 0.02))
+        sigma = np.maximum(error, min(spread, MAX_SPREAD))
         new = usable & (rest < 2.5 * sigma) & (rest > -4 * sigma)
         if new.sum() < MIN_FIBERS:
             break
@@ -247,9 +249,12 @@ def fit_sky(
         decisions.append(
             Decision("SKYFAINT", f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted", "warn")
         )
+    spread = 1.4826 * float(np.median(np.abs(level[chosen] - np.median(level[chosen]))))
+    statistical = float(np.median(np.sqrt(np.maximum(error[chosen] ** 2 - FLAT_ERROR**2, 0))))
+    scatter = float(np.sqrt(max(spread**2 - statistical**2, FLAT_ERROR**2)))
     terms = {"shift": shift_coef, "width": width_coef, "degree": np.array([degree])}
     return SkyModel(
-        spectrum, throughput * dispersion * gradient[:, None], extra, lam, gradient, terms, chosen, level, error, chi, decisions
+        spectrum, throughput * dispersion * gradient[:, None], extra, lam, gradient, terms, chosen, level, error, chi, scatter, decisions
     )
 
 
@@ -345,14 +350,14 @@ def zero_from_lines(sky: SkyModel, lines: np.ndarray, lsf_sigma: np.ndarray) -> 
     return WavelengthZero(shift, slope if with_slope else 0.0, error, used, int(inside.size), grid, value, model)
 
 
-def zero_from_template(sky: SkyModel, template_wave: np.ndarray, templates: np.ndarray, response: np.ndarray) -> WavelengthZero:
+def zero_from_template(sky: SkyModel, template_wave: np.ndarray, templates: np.ndarray) -> WavelengthZero:
     """Wavelength zero from the shape of known night-sky spectra, for a channel without usable lines (uv).
 
     The measured sky over its own smooth continuum is a mixture of the templates over theirs, moved by a shift.
 
     Parameters
     ----------
-    template_wave : (n,) [A]; templates : (k, n) [any flux unit]; response : (n,) flux unit per (e-/A)
+    template_wave : (n,) [A]; templates : (k, n) [proportional to e-/A]
     """
     low = max(float(np.percentile(sky.wavelength, 0.5)), float(template_wave[0]))
     high = min(float(np.percentile(sky.wavelength, 99.5)), float(template_wave[-1]))
@@ -366,7 +371,7 @@ def zero_from_template(sky: SkyModel, template_wave: np.ndarray, templates: np.n
     shift, error = 0.0, np.inf
     model = value
     for _ in range(8):
-        counts = np.stack([np.interp(grid - shift, template_wave, t / response) for t in templates])
+        counts = np.stack([np.interp(grid - shift, template_wave, t) for t in templates])
         # The mixture may change slowly along the channel: each template times a line in wavelength.
         z = np.linspace(-1, 1, grid.size)
         shapes = np.concatenate([counts, counts * z])

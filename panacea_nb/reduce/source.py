@@ -103,9 +103,12 @@ def lenslet_fractions(
 
 
 def chunk_means(
-    value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray, wave: np.ndarray, n_chunks: int = N_CHUNKS
+    value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray, wave: np.ndarray, n_chunks: int = N_CHUNKS,
+    systematic: float = SYSTEMATIC,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted means of (nf, nw) data in wavelength bins.
+
+    ``systematic`` is the error of a fibre's level in units of the sky.
 
     One set of wavelength weights serves all fibres of a chunk (so that a source's spectrum does not change the weights from
     fibre to fibre); sky lines weigh little.
@@ -115,6 +118,8 @@ def chunk_means(
     chunk_wave (n,), means (n, nf), variances (n, nf); variance inf where a fibre has less than half of a chunk
     """
     edges = np.linspace(0, wave.size, n_chunks + 1).astype(int)
+    # An error of a fibre's level is the same in all chunks: it must not average down over them.
+    common = min(n_chunks, N_CHUNKS)
     means, variances, centres = [], [], []
     usable = good & (variance > 0)
     typical = np.nanmedian(np.where(usable, variance, np.nan), axis=0)
@@ -128,7 +133,7 @@ def chunk_means(
         var = (w**2 * variance[:, a:b]).sum(axis=1) / safe**2
         level = (w * sky[:, a:b]).sum(axis=1) / safe
         means.append(np.where(enough, mean, 0.0))
-        variances.append(np.where(enough, var + (SYSTEMATIC * level) ** 2, np.inf))
+        variances.append(np.where(enough, var + common * (systematic * level) ** 2, np.inf))
         centres.append(np.average(wave[a:b], weights=weight[a:b] + 1e-30))
     return np.array(centres), np.array(means), np.array(variances)
 
@@ -235,6 +240,7 @@ def find_source(
     positions: np.ndarray, wave: np.ndarray, value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray,
     refraction: Refraction, *, wave_ref: float, window: tuple[float, float] | None = None,
     fixed: tuple[float, float] | None = None, beta: tuple[float, float] = MOFFAT_BETA, seeing: tuple[float, float] = SEEING_PRIOR,
+    systematic: float = SYSTEMATIC,
 ) -> tuple[PointSource | None, dict]:
     """Look for the brightest source of the field.
 
@@ -253,7 +259,7 @@ def find_source(
     source : PointSource or None
     search : dict with x, y, snr (map), best (S/N of the best candidate), chunk_wave, means, variances
     """
-    centres, means, variances = chunk_means(value, variance, sky, good, wave)
+    centres, means, variances = chunk_means(value, variance, sky, good, wave, systematic=systematic)
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
     best = float(snr[j, i])

@@ -19,6 +19,7 @@ TRACE_DEGREE = 5  # Legendre degree of a trace; leaves .002 px on real curvature
 PROFILE_DEGREE = 2  # total degree over the detector of each profile coefficient
 DEAD_SHARE = 0.15  # a fibre with less than this share of its neighbours' light is dead
 PROFILE_BLOCK = 16  # columns that share one profile
+STRIDE = 4  # columns skipped in the early rounds
 
 
 class TraceError(PanaceaError):
@@ -284,7 +285,8 @@ def detector_basis(nf: int, columns: np.ndarray, nx: int, degree: int) -> np.nda
 
 
 def fit_profile(
-    image: np.ndarray, weight: np.ndarray, amplitude: np.ndarray, trace: np.ndarray, widths: np.ndarray, alive: np.ndarray, step: int
+    image: np.ndarray, weight: np.ndarray, amplitude: np.ndarray, trace: np.ndarray, widths: np.ndarray, alive: np.ndarray, step: int,
+    block: int = PROFILE_BLOCK,
 ) -> np.ndarray:
     """Coefficients (nf, n_blocks, N_COEF) of the profiles that best make the image from the given amplitudes and traces.
 
@@ -300,8 +302,8 @@ def fit_profile(
     scale = np.trace(matrix) / matrix.shape[0]
     matrix[np.diag_indices_from(matrix)] += 1e-8 * scale
     solution = np.linalg.solve(matrix, rhs).reshape(N_COEF, m)
-    n_blocks = -(-nx // PROFILE_BLOCK)
-    centres = np.minimum(np.arange(n_blocks) * PROFILE_BLOCK + PROFILE_BLOCK / 2, nx - 1)
+    n_blocks = -(-nx // block)
+    centres = np.minimum(np.arange(n_blocks) * block + block / 2, nx - 1)
     coef = np.einsum("fbm,cm->fbc", detector_basis(nf, centres, nx, PROFILE_DEGREE), solution)
     return normalised(widened(coef, widths))
 
@@ -369,35 +371,67 @@ def trace_fibers(
         raise TraceError(f"only {int(seen.sum())} of {nf} fibres were found on the flat: is it exposed, and of this channel?")
     trace, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, expected_dead | ~seen)
     # A dead fibre may still pass a little light: all take part until their light has been measured.
-    model = FiberModel(trace, gaussian_coef(nf, nx, 4.0), PROFILE_BLOCK, np.ones(nf, bool))
-    dead = np.zeros(nf, bool)
-    widths = np.ones(nf)
-    background = np.zeros_like(image)
-    scatter = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
-    gap = gap_pixels(model, ny)
-    result = extract(image, noise, bad, model, rounds=2)
+    state = _State(FiberModel(trace, gaussian_coef(nf, nx, 4.0), PROFILE_BLOCK, np.ones(nf, bool)), np.ones(nf), residual)
+    gap = gap_pixels(state.model, ny)
+    background, result, dead = np.zeros_like(image), None, np.zeros(nf, bool)
     for turn in range(rounds):
         last = turn == rounds - 1
-        data = (image - background).astype(np.float32)
-        floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
-        weight = np.where(bad, 0, 1.0 / (floor + np.maximum(result.model, 0) + 1e-4 * result.model**2)).astype(np.float32)
-        coef = fit_profile(data, weight, result.amplitude, model.trace, widths, model.alive, 24 if last else 72)
-        model = FiberModel(model.trace, coef, PROFILE_BLOCK, model.alive)
-        result = extract(data, noise, bad, model, start=result.model)
-        if turn == 0:
+        stride = 1 if last else STRIDE
+        clean = _thinned((image - background).astype(np.float32), noise, bad, stride)
+        state = _improve(state, *clean, stride, 24 if last else 9, dead)
+        if turn in (0, rounds - 3):
+            # Light under the fibres looks like wide profiles: it has to go early.
+            result = extract(image, noise, bad, state.model, background=background, start=None if result is None else result.model)
+            background = scattered_light(fit_scatter(image, result.model, bad, gap), result.model)
             dead = find_dead(result.amplitude, expected_dead)
-        shift, w_shift, widening, w_width = trace_offsets(data, noise, bad, model, result, SPAN, 1 if last else 3)
-        middle = np.minimum(np.arange(shift.shape[1]) * SPAN + (SPAN - 1) / 2, nx - 1)
-        measured = model.trace[:, np.clip(middle.round().astype(int), 0, nx - 1)] + np.clip(shift, -0.6, 0.6)
-        trace, residual = fit_traces(middle, measured, w_shift, nx, dead)
-        change = np.average(widening, axis=1, weights=w_width + 1e-12)
-        change -= np.median(change[~dead])
-        widths = np.where(dead, 1.0, np.clip(widths * (1 + np.clip(change, -0.05, 0.05)), 0.85, 1.15))
-        model = FiberModel(trace, model.coef, PROFILE_BLOCK, model.alive)
-        result = extract(data, noise, bad, model, start=result.model)
-        if turn in (0, 2) or last:
-            scatter = fit_scatter(image, result.model, bad, gap)
-        background = scattered_light(scatter, result.model)
-    model = FiberModel(model.trace, model.coef, PROFILE_BLOCK, ~dead)
+    result = extract(image, noise, bad, state.model, background=background, start=result.model)
+    scatter = fit_scatter(image, result.model, bad, gap)
+    background = scattered_light(scatter, result.model)
+    model = FiberModel(state.model.trace, state.model.coef, PROFILE_BLOCK, ~dead)
     result = extract(image, noise, bad, model, background=background, start=result.model)
-    return TraceResult(model, dead, result, scatter, background, match, runner_up, offset, residual, widths)
+    return TraceResult(model, dead, result, scatter, background, match, runner_up, offset, state.residual, state.widths)
+
+
+@dataclass(frozen=True)
+class _State:
+    """The fibre model on its way: traces and profiles, widths (nf,), scatter of the centres about the traces (nf,)."""
+
+    model: FiberModel
+    widths: np.ndarray
+    residual: np.ndarray
+
+
+def _thinned(image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every ``stride``-th column of a frame: enough for the early rounds."""
+    rows = np.broadcast_to(np.asarray(noise, np.float32), (image.shape[0], 1)) if np.shape(noise)[-1] == 1 else noise[:, ::stride]
+    return np.ascontiguousarray(image[:, ::stride]), rows, np.ascontiguousarray(bad[:, ::stride])
+
+
+def _thin_model(model: FiberModel, stride: int) -> FiberModel:
+    return FiberModel(np.ascontiguousarray(model.trace[:, ::stride]), model.coef, PROFILE_BLOCK // stride, model.alive)
+
+
+def _improve(
+    state: _State, image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int, step: int, dead: np.ndarray
+) -> _State:
+    """One round on a frame without scattered light, given by every ``stride``-th column: profile, then traces and widths.
+
+    ``step`` is the distance of the columns (of those given) on which the profile is fitted.
+    """
+    nx = state.model.trace.shape[1]
+    model = _thin_model(state.model, stride)
+    result = extract(image, noise, bad, model)
+    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
+    weight = np.where(bad, 0, 1.0 / (floor + np.maximum(result.model, 0) + 1e-4 * result.model**2)).astype(np.float32)
+    coef = fit_profile(image, weight, result.amplitude, model.trace, state.widths, model.alive, step, PROFILE_BLOCK // stride)
+    model = FiberModel(model.trace, coef, PROFILE_BLOCK // stride, model.alive)
+    result = extract(image, noise, bad, model, start=result.model)
+    span = max(1, SPAN // stride)
+    shift, w_shift, widening, w_width = trace_offsets(image, noise, bad, model, result, span)
+    middle = np.minimum((np.arange(shift.shape[1]) * span + (span - 1) / 2) * stride, nx - 1)
+    at = np.clip(middle.round().astype(int), 0, nx - 1)
+    trace, residual = fit_traces(middle, state.model.trace[:, at] + np.clip(shift, -0.6, 0.6), w_shift, nx, dead)
+    change = np.average(widening, axis=1, weights=w_width + 1e-12)
+    change -= np.median(change[~dead])
+    widths = np.where(dead, 1.0, np.clip(state.widths * (1 + np.clip(change, -0.05, 0.05)), 0.85, 1.15))
+    return _State(FiberModel(trace, coef, PROFILE_BLOCK, state.model.alive), widths, residual)

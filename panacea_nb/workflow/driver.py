@@ -205,10 +205,12 @@ class Driver:
             self._fail(task, {"type": "MissingInput", "message": task.problem, "where": "plan"}, known)
             return
         if broken:
-            record = status.blocked(task.id, task.stage.name, self._relative(task), broken[0], known)
+            first = self.records[broken[0]]
+            culprit = first.error["where"] if first.state is State.BLOCKED and first.error else first.id
+            record = status.blocked(task.id, task.stage.name, self._relative(task), culprit, known)
             status.write(self.layout.status_dir, record)
             self.records[task.id] = record
-            self.log(f"BLOCKED {task.id}: it needs {broken[0]}", logging.WARNING)
+            self.log(f"BLOCKED {task.id}: it needs {culprit}", logging.WARNING, quiet=True)
             return
         upstream = {need: self.records[need].products for need in task.needs}
         extra = records_digest(self.layout.status_dir, task.id) if task.stage.last else ""
@@ -312,7 +314,9 @@ class Driver:
         error = record.error or {}
         where = f" ({error['where']})" if error.get("where") else ""
         first = str(error.get("message", "")).splitlines() or [""]
-        self.log(f"{record.state.value.upper()} {task.id}: {error.get('type', '')}: {first[0]}{where}", logging.ERROR)
+        line = f"{record.state.value.upper()} {task.id}: {error.get('type', '')}: {first[0]}{where}"
+        blocks = len(self.plan.dependants(task.id))
+        self.log(f"{line}; this blocks {blocks} other task(s)" if blocks else line, logging.ERROR)
 
     def _show(self) -> None:
         if self.log.bar is not None:
@@ -399,7 +403,9 @@ class Driver:
             self.stop_signal = number
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, heard) for number in numbers}
+        # One that is ignored stays so: that is how nohup and shells keep a run going.
+        heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, heard) for number in heeded}
         try:
             yield
         finally:
@@ -422,7 +428,7 @@ class Driver:
             str(self.layout.output),
         ]
         command += ["--tag", self.layout.tag] if self.layout.tag else []
-        environment = {**processes.environment(self.owner.token), "PYTHONPATH": engines._python_path()}
+        environment = {**processes.environment(self.owner.token), "PYTHONPATH": processes.python_path()}
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
         ) as process:

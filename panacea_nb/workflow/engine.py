@@ -74,15 +74,18 @@ class SerialEngine:
         if self._pool is not None:
             if now:
                 supervise.kill_current_kernel()
-            self._pool.submit(_close_event_loop)
+            self._pool.submit(_clean_thread)
             self._pool.shutdown()
             self._pool = None
 
 
-def _close_event_loop() -> None:
-    """Close the event loop that running notebooks left in this thread."""
+def _clean_thread() -> None:
+    """Close what running notebooks left in this thread: the event loop, and the process that warm kernels come from."""
     from jupyter_core.utils import ensure_event_loop
 
+    from . import forked
+
+    forked.stop()
     ensure_event_loop().close()
 
 
@@ -113,7 +116,7 @@ class ParslEngine:
         for earlier in self._run_dir.glob("*"):  # Parsl would count 000, 001, ... for ever
             files.remove_tree(earlier)
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._set_environment({**processes.environment(self._token), "PYTHONPATH": _python_path()})
+        self._set_environment({**processes.environment(self._token), "PYTHONPATH": processes.python_path()})
         with _interrupts_ignored():
             self._load()
 
@@ -221,13 +224,6 @@ def available_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         return os.cpu_count() or 1
-
-
-def _python_path() -> str:
-    """PYTHONPATH with which a worker finds this very package, also in a checkout that is not installed."""
-    package = str(Path(__file__).resolve().parents[2])
-    inherited = os.environ.get("PYTHONPATH", "")
-    return inherited if package in inherited.split(os.pathsep) else os.pathsep.join(filter(None, (package, inherited)))
 
 
 @contextlib.contextmanager

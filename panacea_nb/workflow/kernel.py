@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
 from ..errors import PanaceaError
-from . import scratch
+from . import forked, processes, scratch
 
 ENGINE = "panacea_nb"
 START_ATTEMPTS = 3
@@ -52,15 +53,11 @@ def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, st
     if fonts is not None:
         for known in fonts.glob("fontlist*.json"):
             shutil.copy(known, folder / "mpl" / known.name)
-    package = str(Path(__file__).resolve().parents[2])
-    inherited = os.environ.get("PYTHONPATH", "")
-    path = inherited if package in inherited.split(os.pathsep) else os.pathsep.join(filter(None, (package, inherited)))
     environment = {
         **os.environ,
         **{name: str(folder / place) for name, place in places.items()},
         **dict.fromkeys(_THREADS, "1"),
-        "PYTHONPATH": path,
-        "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
+        "PYTHONPATH": processes.python_path(),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JUPYTER_PLATFORM_DIRS": "1",
         **variables,
@@ -69,10 +66,7 @@ def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, st
 
 
 class PrivateKernelManager(AsyncKernelManager):
-    """A kernel of this very Python, over IPC in a folder of its own; no kernelspec needs to be installed.
-
-    A warm, forked kernel would take its place by setting ``provisioner`` before the start (see `start_kernel`).
-    """
+    """A kernel of this very Python, over IPC in a folder of its own; no kernelspec needs to be installed."""
 
     def __init__(self, folder: Path, **kwargs: Any) -> None:
         super().__init__(
@@ -82,6 +76,13 @@ class PrivateKernelManager(AsyncKernelManager):
             kernel_name="python3",
             **kwargs,
         )
+
+    def fork_from(self, server: forked.ForkServer) -> None:
+        """Get the kernel by a fork of a warm process instead of a start."""
+        self.kernel_id = str(uuid.uuid4())
+        self.provisioner = forked.ForkProvisioner(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
+        self.provisioner.server = server
+        self.provisioner.folder = Path(self.connection_file).parent
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -100,7 +101,7 @@ class Session:
     ``finished`` are the numbers of the cells that ended well, ``current`` the cell that was running last; papermill
     itself marks cells that never ran as completed when a kernel dies, so this is the only account to be trusted.
     ``exit_code`` is that of a kernel that ended by itself or was killed (then it is minus the signal), None of one
-    that lived to the end.
+    that lived to the end; ``warm`` says whether it was forked.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class Session:
     current: int | None = None
     pid: int = 0
     exit_code: int | None = None
+    warm: bool = False
 
     @property
     def place(self) -> str:
@@ -186,8 +188,13 @@ def start_kernel(client: PapermillNotebookClient, session: Session) -> None:
         folder = session.folder / f"k{attempt}"
         folder.mkdir(mode=0o700, parents=True)
         client.km = PrivateKernelManager(folder)
+        environment = private_environment(folder, session.variables)
+        warm = forked.server(environment) if attempt == 0 else None
+        if warm is not None:
+            client.km.fork_from(warm)
+        session.warm = warm is not None
         try:
-            client.start_new_kernel(env=private_environment(folder, session.variables), cwd=str(folder / "tmp"))
+            client.start_new_kernel(env=environment, cwd=str(folder / "tmp"))
             session.pid = getattr(client.km.provisioner, "pid", 0) or 0
             if session.on_start is not None:
                 session.on_start(session.pid)

@@ -340,6 +340,7 @@ class _Builder:
                     self.layout.notebook(stage.name, channel.name, exposure.obsid, exposure.exp, program),
                     frames=self._own_frames(stage, exposure, channel),
                     guider=exposure if stage.guider else None,
+                    kind=exposure.kind,
                     **more,
                 )
 
@@ -417,6 +418,7 @@ class _Builder:
         own: dict[str, Any],
         notebook: Path,
         *,
+        kind: str = "",
         more_needs: tuple[str, ...] = (),
         **parts: Any,
     ) -> None:
@@ -429,17 +431,18 @@ class _Builder:
             return task_id(other, channel) if scope == CHANNEL else task_id(other, channel, obsid, exp)
 
         values = {**{name: getattr(self.definition, name) for name in stage.options}, **own}
-        options = {name: _plain(values[name]) for name in stage.options}
-        place = {
-            "output": str(self.layout.output),
-            "night": self.layout.night,
-            "tag": self.layout.tag,
-            "baseraw": self.definition.baseraw,
-        }
+        options = {name: _plain(name, values[name]) for name in stage.options}
+        source = notebooks.path(stage.name)
+        declared = notebooks.declared_parameters(source)
+        place = {"output": str(self.layout.output), "night": self.layout.night, "tag": self.layout.tag}
+        if "baseraw" in declared:  # not every stage looks at the raw data
+            place["baseraw"] = self.definition.baseraw
+        if kind and "frame_kind" in declared:
+            where = {**where, "frame_kind": kind}
         task = Task(
             id=task_id(stage.name, channel, obsid, exp),
             stage=stage,
-            source=notebooks.path(stage.name),
+            source=source,
             notebook=notebook,
             parameters={**place, **where, **options},
             depends={"night": self.layout.night, **where, **options},
@@ -450,5 +453,10 @@ class _Builder:
         self.tasks[task.id] = task
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    """The value of an option as a notebook takes it."""
+    if name == "sides":
+        return ",".join(value)
+    if name == "standard_star_date":
+        return value or None
     return list(value) if isinstance(value, tuple) else value

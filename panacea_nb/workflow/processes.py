@@ -22,6 +22,13 @@ def environment(token: str) -> dict[str, str]:
     return {VARIABLE: token, "SPT_NOENV": "1"}
 
 
+def python_path() -> str:
+    """PYTHONPATH with which another process finds this very package, also in a checkout that is not installed."""
+    package = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH", "")
+    return inherited if package in inherited.split(os.pathsep) else os.pathsep.join(filter(None, (package, inherited)))
+
+
 def of_run(token: str) -> Iterator[int]:
     """Process ids of everything that a run started and that still lives; this process is left out."""
     mark = f"{VARIABLE}={token}"

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 from . import files
@@ -24,8 +25,9 @@ def root() -> Path:
 
 def font_cache() -> Path | None:
     """A folder with matplotlib's font list, made once per user and machine: looking for fonts takes seconds."""
-    folder = root() / f"panacea_nb-{os.getuid()}"
     try:
+        # A list serves one version of matplotlib only.
+        folder = root() / f"panacea_nb-{os.getuid()}-mpl{metadata.version('matplotlib')}"
         folder.mkdir(mode=0o700, exist_ok=True)
         stat = folder.lstat()
         if stat.st_uid != os.getuid() or stat.st_mode & 0o077 or folder.is_symlink():
@@ -42,6 +44,6 @@ def font_cache() -> Path | None:
             for made in part.glob("fontlist*.json"):
                 os.replace(made, folder / made.name)
             files.remove_tree(part)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, metadata.PackageNotFoundError):
         return None  # every kernel then makes its own: slower, with the same result
     return folder

@@ -50,9 +50,9 @@ class Record:
 
     ``products`` maps paths (relative to the output root) to content digests; ``files`` maps the same paths and the
     notebook to size [bytes] and modification time [ns] at the moment they were put in place; ``claims`` are all paths
-    that this task ever began to put in place: they are its own, to be replaced at will.  ``inputs`` are the parts of the
-    fingerprint.  ``previous`` is the record of the last success of a task that is blocked now: its products are still
-    there, and serve again when what blocked it turns out the same as then.
+    that this task ever began to put in place: they are its own, to be replaced at will.  ``inputs`` are the parts of
+    the fingerprint.  ``previous`` is the record of the last success of a task that is blocked now: its products are
+    still there, and serve again when what blocked it turns out the same as then.
     """
 
     id: str

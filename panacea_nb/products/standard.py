@@ -1,0 +1,59 @@
+"""The response of a standard star, as a product."""
+
+from __future__ import annotations
+
+import numpy as np
+from astropy.io import fits
+
+from ..errors import PanaceaError
+from ..instrument import Standard, find_standard
+from ..instrument import channel as find_channel
+from ..reduce.flux import Response, standard_response
+from .headers import provenance_cards, put, spectral_axis
+from .session import Task
+
+
+class NoStandardError(PanaceaError):
+    """The exposure is no standard with published magnitudes, or shows no star."""
+
+
+def read(task: Task) -> tuple[Standard, fits.HDUList]:
+    """The standard that an exposure observed, and its spectrum file in memory.
+
+    Raises
+    ------
+    NoStandardError
+    """
+    path = task.input(task.layout.spectrum(task.program, task.obsid, task.exposure, task.channel))
+    with fits.open(path, memmap=False) as hdus:
+        copy = fits.HDUList([hdu.copy() for hdu in hdus])
+    star = find_standard(str(copy[0].header.get("OBJECT", "")))
+    if star is None or not star.has_table:
+        raise NoStandardError(f"{path.name}: OBJECT {copy[0].header.get('OBJECT')!r} is no standard with published magnitudes")
+    if "SOURCEX" not in copy[0].header:
+        raise NoStandardError(f"{path.name}: no source was found, so there is nothing to compare with {star.name}")
+    return star, copy
+
+
+def response(star: Standard, hdus: fits.HDUList) -> Response:
+    """Response from the published flux and the extracted spectrum."""
+    wave, flux, _, error, _, applied = hdus[0].data
+    facts = find_channel(str(hdus[0].header["CHANNEL"]))
+    default = np.interp(wave, *facts.response())
+    return standard_response(wave, flux / applied, error / applied, star.flux(wave), default)
+
+
+def response_file(task: Task, star: Standard, result: Response) -> fits.HDUList:
+    """Rows: wavelength, response, error, ratio to the default."""
+    primary = fits.PrimaryHDU(np.vstack([result.wavelength, result.response, result.error, result.ratio]))
+    rows = ("wavelength [Angstrom]", "response [erg electron-1]", "error [erg electron-1]", "ratio to the default")
+    put(primary.header, spectral_axis(result.wavelength))
+    put(primary.header, [(f"ROW{i}", text, "") for i, text in enumerate(rows, start=1)])
+    cards = [
+        ("CHANNEL", task.channel, ""), ("NIGHT", task.layout.night, ""), ("OBSID", task.obsid, ""), ("EXPNUM", task.exposure, ""),
+        ("STANDARD", star.name, "standard star"), ("REFERENC", star.reference, ""), ("MAGTABLE", star.source, ""),
+    ]  # fmt: skip
+    put(primary.header, cards)
+    put(primary.header, provenance_cards(task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, {}))
+    primary.header["EXTNAME"] = "response"
+    return fits.HDUList([primary])

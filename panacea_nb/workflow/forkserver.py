@@ -1,0 +1,149 @@
+"""A process that has imported what every notebook imports, and forks a kernel from it on request.
+
+Run as ``python -m panacea_nb.workflow.forkserver`` by `panacea_nb.workflow.forked`, one per worker.  It stays
+single-threaded, ends when its worker does, and writes the exit code of every kernel where the worker looks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+# In the order of their cost; the package's own rooms bring the rest. pyplot loads no backend before its first figure.
+PRELOAD = (
+    "ipykernel.kernelapp",
+    "numpy",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.signal",
+    "scipy.interpolate",
+    "astropy.io.fits",
+    "astropy.table",
+    "astropy.coordinates",
+    "matplotlib.pyplot",
+    "panacea_nb.instrument",
+    "panacea_nb.raw",
+    "panacea_nb.reduce",
+    "panacea_nb.products.session",
+    "panacea_nb.qa",
+)
+EXIT_NAME = "exit-code"
+_LOOK = 0.1  # s between two looks for ended kernels
+
+
+def main() -> None:
+    """Serve until standard input is closed."""
+    requests, replies = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # nothing that an import prints gets between the replies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in PRELOAD:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    threads = _threads()
+    gc.collect()
+    gc.freeze()  # keeps the collector from touching, and so copying, the pages that all kernels share
+    _reply(replies, {"ready": threads == 1, "threads": threads})
+    if threads == 1:
+        _serve(requests, replies)
+
+
+def _serve(requests: int, replies: int) -> None:
+    kernels: dict[int, str] = {}
+    pending = b""
+    while True:
+        if select.select([requests], [], [], _LOOK if kernels else None)[0]:
+            block = os.read(requests, 1 << 16)
+            if not block:
+                break  # the worker is gone; kernels notice that their parent is
+            pending += block
+            *lines, pending = pending.split(b"\n")
+            for line in lines:
+                order = {**json.loads(line), "parent": os.getpid()}
+                pid = os.fork()
+                if pid == 0:
+                    os.close(requests)
+                    os.close(replies)
+                    _become_kernel(order)
+                with contextlib.suppress(OSError):
+                    os.setpgid(pid, pid)
+                kernels[pid] = order["folder"]
+                _reply(replies, {"pid": pid})
+        _collect(kernels)
+
+
+def _collect(kernels: dict[int, str]) -> None:
+    """Write down how kernels ended."""
+    for pid in list(kernels):
+        ended, state = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            place = Path(kernels.pop(pid), EXIT_NAME)
+            part = place.with_name(f"{EXIT_NAME}.part")
+            with contextlib.suppress(OSError):  # the folder of an attempt may be gone by now
+                part.write_text(str(os.waitstatus_to_exitcode(state)))
+                os.replace(part, place)
+
+
+def _become_kernel(order: dict) -> None:
+    """In the forked child: take on the environment of the task and run the kernel; never returns."""
+    code = 1
+    try:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+        os.environ.clear()
+        os.environ.update(order["env"])
+        os.chdir(order["cwd"])
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        gc.unfreeze()
+        _start_afresh()
+        # The kernel's own watch on its parent, which is this server; its default was read when ipykernel was imported.
+        arguments = [*order["arguments"], f"--IPKernelApp.parent_handle={order['parent']}"]
+        os.environ["JPY_PARENT_PID"] = str(order["parent"])
+        sys.argv = ["ipykernel_launcher", *arguments]
+        sys.path[:] = [entry for entry in sys.path if entry]
+        from ipykernel.kernelapp import IPKernelApp
+
+        IPKernelApp.launch_instance(argv=arguments)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    finally:
+        os._exit(code)  # neither the server's exit handlers nor its loop are the child's
+
+
+def _start_afresh() -> None:
+    """Undo what a fork shares with its sisters and a new process would not: random numbers, the temporary folder."""
+    import random
+    import tempfile
+
+    tempfile.tempdir = None
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()  # noqa: NPY002 - the old global generator, in case a notebook uses it
+
+
+def _threads() -> int:
+    """Threads of this process: a fork copies one of them only, so there must be no other."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0  # cannot be known: not to be used
+
+
+def _reply(handle: int, value: dict) -> None:
+    os.write(handle, json.dumps(value).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Extraction of all fibres together: unbiased, with the errors that it has, whatever the neighbours hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reduce_factory import FWHM, READ_NOISE, SIGMA, SPACING, expose, fiber_model, nothing, paint, read_noise, rows_of, traces
+from scipy.ndimage import gaussian_filter1d
+
+from panacea_nb.reduce.extract import extract, flux_scale, spline_basis, trace_offsets
+from panacea_nb.reduce.kernels import HALF_WIDTH, N_COEF, extract_columns
+from panacea_nb.reduce.trace import gaussian_coef, widened
+
+NF, NX = 30, 400
+
+
+@pytest.fixture(scope="module")
+def trace():
+    return traces(NF, NX)
+
+
+@pytest.fixture(scope="module")
+def light():
+    """Amplitudes [e-]: bright fibres beside faint ones, and lines along dispersion."""
+    level = np.tile([40.0, 2000.0, 150.0, 0.0, 600.0], NF // 5)[:, None]
+    return level * (1 + 3 * (np.arange(NX) % 40 == 20))[None, :]
+
+
+def test_faint_fibres_beside_bright_ones_without_noise(trace, light):
+    """Bias below 0.2 sigma of a sample, neighbours at 6.8 px."""
+    image = paint(trace, light, rows_of(trace)).astype(np.float32)
+    got = extract(image, read_noise(image), nothing(image), fiber_model(trace))
+    sigma = np.sqrt(got.variance)
+    assert np.abs((got.amplitude - light) / sigma).max() < 0.2
+    bright = light[:, 0] > 100
+    assert got.amplitude[bright].sum() == pytest.approx(light[bright].sum(), rel=5e-4)
+    assert np.abs(got.model - image).max() < 2e-3 * image.max()
+    assert got.used.min() == 1.0
+
+
+def test_scatter_is_the_variance_within_three_per_cent(trace, light):
+    rng = np.random.default_rng(1)
+    image = expose(rng, paint(trace, light, rows_of(trace)))
+    got = extract(image, read_noise(image), nothing(image), fiber_model(trace))
+    pull = (got.amplitude - light) / np.sqrt(got.variance)
+    for level in np.unique(light[:, 0]):
+        own = pull[light[:, 0] == level]
+        assert np.std(own) == pytest.approx(1.0, abs=0.03)
+        assert abs(own.mean()) < 0.2
+    # The variance of a lone fibre: read noise through the profile, plus photons.
+    effective = 1 / (SIGMA * 2 * np.sqrt(np.pi))  # sum of P^2
+    dark = got.variance[light[:, 0] == 0].mean()
+    assert dark > READ_NOISE**2 / effective
+
+
+def test_faint_light_is_not_biased_low(trace):
+    """Weights from noisy pixels would favour those that are low by chance."""
+    rng = np.random.default_rng(2)
+    truth = 8.0
+    image = expose(rng, paint(trace, np.full(trace.shape, truth), rows_of(trace)), read_noise=1.0)
+    got = extract(image, read_noise(image, 1.0), nothing(image), fiber_model(trace))
+    error = np.sqrt(got.variance.mean() / got.variance.size)
+    assert got.amplitude.mean() == pytest.approx(truth, abs=3 * error)
+    assert 3 * error < 0.02 * truth
+
+
+def test_masked_pixels_cost_weight_but_not_light(trace, light):
+    rng = np.random.default_rng(3)
+    clean = paint(trace, light, rows_of(trace))
+    image = expose(rng, clean)
+    bad = nothing(image)
+    columns = np.arange(NX)
+    for f in range(1, NF, 3):
+        bad[np.round(trace[f]).astype(int), columns] = True
+        if f % 2:
+            bad[np.round(trace[f]).astype(int) + 1, columns] = True
+    spoiled = image.copy()
+    spoiled[bad] = 60000
+    got = extract(spoiled, read_noise(image), bad, fiber_model(trace))
+    whole = extract(image, read_noise(image), nothing(image), fiber_model(trace))
+    pull = (got.amplitude - light) / np.sqrt(got.variance)
+    hit = np.zeros(NF, bool)
+    hit[1::3] = True
+    assert np.abs(pull[hit].mean(axis=1)).max() < 0.2
+    assert np.std(pull[hit]) == pytest.approx(1.0, abs=0.03)
+    assert np.std(pull[~hit]) == pytest.approx(1.0, abs=0.03)
+    assert (got.variance[hit] > 1.15 * whole.variance[hit]).all()
+    assert (got.used[~hit] > 0.98).all()
+    # The central pixel of this profile holds a quarter to a third of the squared weight, two of them about half.
+    assert 0.60 < got.used[4].mean() < 0.76
+    assert 0.35 < got.used[1].mean() < 0.60
+    noiseless = paint(trace, light, rows_of(trace)).astype(np.float32)
+    exact = extract(noiseless, read_noise(image), bad, fiber_model(trace))
+    assert np.abs((exact.amplitude - light) / np.sqrt(exact.variance)).max() < 0.2
+
+
+def test_fibre_without_any_pixel_left(trace, light):
+    """A fully masked sample is zero with no variance; its neighbours do not notice."""
+    image = paint(trace, light, rows_of(trace)).astype(np.float32)
+    bad = nothing(image)
+    middle = int(round(trace[10, 100]))
+    bad[middle - 11 : middle + 12, 100] = True
+    got = extract(image, read_noise(image), bad, fiber_model(trace))
+    assert (got.amplitude[10, 100], got.variance[10, 100], got.used[10, 100]) == (0, 0, 0)
+    assert np.isfinite(got.amplitude).all()
+    for f in (7, 13):
+        assert got.amplitude[f, 100] == pytest.approx(light[f, 100], abs=0.2 * np.sqrt(got.variance[f, 100]))
+
+
+def test_dead_fibres_are_left_out(trace, light):
+    alive = np.ones(NF, bool)
+    alive[[0, 7, NF - 1]] = False
+    lit = np.where(alive[:, None], light, 0.0)
+    image = paint(trace, lit, rows_of(trace)).astype(np.float32)
+    got = extract(image, read_noise(image), nothing(image), fiber_model(trace, alive))
+    assert not got.amplitude[~alive].any()
+    assert not got.variance[~alive].any()
+    assert np.abs(got.amplitude - lit).max() < 0.2 * np.sqrt(got.variance.max())
+
+
+def test_background_is_taken_out_and_its_noise_counted(trace, light):
+    rng = np.random.default_rng(4)
+    lit = paint(trace, light, rows_of(trace))
+    under = 20.0 + 0.02 * np.arange(lit.shape[0])[:, None] * np.ones(NX)
+    image = expose(rng, lit + under)
+    got = extract(image, read_noise(image), nothing(image), fiber_model(trace), background=under.astype(np.float32))
+    pull = (got.amplitude - light) / np.sqrt(got.variance)
+    assert abs(pull.mean()) < 0.05
+    assert np.std(pull) == pytest.approx(1.0, abs=0.03)
+
+
+def test_weights_from_a_given_model_give_the_same_amplitudes(trace, light):
+    rng = np.random.default_rng(5)
+    image = expose(rng, paint(trace, light, rows_of(trace)))
+    usual = extract(image, read_noise(image), nothing(image), fiber_model(trace), rounds=3)
+    start = paint(trace, light, rows_of(trace)).astype(np.float32)
+    again = extract(image, read_noise(image), nothing(image), fiber_model(trace), start=start)
+    assert np.abs(again.amplitude - usual.amplitude).max() < 0.25 * np.sqrt(usual.variance.max())
+    pull = (again.amplitude - light) / np.sqrt(again.variance)
+    assert np.std(pull) == pytest.approx(1.0, abs=0.03)
+
+
+def test_solution_is_that_of_the_dense_equations(trace):
+    """Amplitudes and variances of one column against numpy's inverse, with random weights."""
+    rng = np.random.default_rng(6)
+    model = fiber_model(trace[:, :3])
+    ny = rows_of(trace)
+    window, first = model.windows
+    image = rng.normal(100, 20, (3, ny)).astype(np.float32)
+    weight = rng.uniform(0.2, 1.0, (3, ny)).astype(np.float32)
+    amplitude, variance, _ = extract_columns(image, weight, window, first, model.alive, 0.0)
+    rows = np.arange(ny)
+    for x in range(3):
+        shapes = np.stack([spline_basis(rows - trace[f, x]) @ model.coef[f, 0] for f in range(NF)])
+        normal = (shapes * weight[x]) @ shapes.T
+        near = np.abs(np.subtract.outer(np.arange(NF), np.arange(NF))) <= 1
+        inverse = np.linalg.inv(np.where(near, normal, 0.0))
+        assert amplitude[:, x] == pytest.approx(inverse @ (shapes * weight[x]) @ image[x], rel=1e-4, abs=1e-3)
+        assert variance[:, x] == pytest.approx(np.diag(inverse), rel=1e-4)
+
+
+def test_image_of_the_model_is_the_sum_of_its_fibres(trace, light):
+    made = fiber_model(trace).image(light, rows_of(trace))
+    assert np.abs(made - paint(trace, light, rows_of(trace))).max() < 2e-4 * light.max()
+    moved = fiber_model(trace).shifted(0.3).image(light, rows_of(trace))
+    assert np.abs(moved - paint(trace + 0.3, light, rows_of(trace))).max() < 2e-4 * light.max()
+
+
+def test_profile_splines_sum_to_one_within_their_range():
+    u = np.linspace(-HALF_WIDTH + 0.01, HALF_WIDTH - 0.01, 301)
+    basis = spline_basis(u)
+    assert basis.shape == (301, N_COEF)
+    assert basis.sum(axis=1) == pytest.approx(1.0, abs=1e-12)
+    assert not spline_basis(np.array([-HALF_WIDTH - 0.1, HALF_WIDTH + 0.1])).any()
+
+
+@pytest.mark.parametrize("fwhm", [3.6, 4.0, 4.6])
+def test_flux_scale_is_the_profile_over_its_centre(fwhm):
+    """K against sums over the pixels of the Gaussian itself."""
+    trace = traces(NF, NX)
+    sigma = fwhm / np.sqrt(8 * np.log(2))
+    columns = np.minimum(np.arange(NX // 16) * 16 + 8, NX - 1)
+    t = trace[:, columns]
+    r = t - np.floor(t)
+    centre = 0.5 * (np.exp(-0.5 * (r / sigma) ** 2) + np.exp(-0.5 * ((1 - r) / sigma) ** 2)) / (np.sqrt(2 * np.pi) * sigma)
+    model = fiber_model(trace, fwhm=fwhm)
+    assert flux_scale(model) == pytest.approx(1 / centre.mean(), rel=2e-4)
+    image = paint(trace, 1000.0, rows_of(trace), sigma)
+    x = np.arange(NX)
+    low = np.floor(trace).astype(int)
+    of_image = 1000.0 / (0.5 * (image[low, x] + image[low + 1, x]))
+    # On a real image the neighbours' wings lie under the centre: K counts the fibre's own profile.
+    assert flux_scale(model) > of_image.mean()
+    assert flux_scale(model) == pytest.approx(of_image.mean(), rel=0.02)
+
+
+def test_flux_scale_leaves_dead_fibres_out():
+    trace = traces(NF, NX)
+    coef = gaussian_coef(NF, NX, FWHM)
+    alive = np.ones(NF, bool)
+    alive[3] = False
+    coef[3] = 0.0
+    broken = fiber_model(trace, alive)
+    whole = flux_scale(fiber_model(np.delete(trace, 3, axis=0)))
+    object.__setattr__(broken, "coef", coef)
+    assert flux_scale(broken) == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.04, -0.12])
+def test_shift_of_the_traces_is_measured(trace, shift):
+    """Bright fibres with neighbours of other brightness: each block's shift within 10 % + 0.002 px."""
+    level = np.tile([3000.0, 9000.0, 5000.0], NF // 3)[:, None] * np.ones(NX)
+    image = paint(trace + shift, level, rows_of(trace)).astype(np.float32)
+    model = fiber_model(trace)
+    result = extract(image, read_noise(image), nothing(image), model)
+    measured, weight, widening, _ = trace_offsets(image, read_noise(image), nothing(image), model, result, 40)
+    assert measured.shape == (NF, NX // 40)
+    assert np.abs(measured - shift).max() < 0.1 * abs(shift) + 0.002
+    assert np.abs(widening).max() < 0.03
+    assert (weight > 0).all()
+
+
+def test_error_of_the_shift_is_its_weight(trace):
+    rng = np.random.default_rng(7)
+    level = np.full(trace.shape, 3000.0)
+    image = expose(rng, paint(trace, level, rows_of(trace)))
+    model = fiber_model(trace)
+    result = extract(image, read_noise(image), nothing(image), model)
+    shift, weight, widening, width_weight = trace_offsets(image, read_noise(image), nothing(image), model, result, 20)
+    assert np.std(shift * np.sqrt(weight)) == pytest.approx(1.0, abs=0.1)
+    assert np.std(widening * np.sqrt(width_weight)) == pytest.approx(1.0, abs=0.1)
+    assert abs(np.average(shift, weights=weight)) < 4 / np.sqrt(weight.sum())
+
+
+def test_widening_of_single_fibres_is_measured(trace):
+    factor = np.ones(NF)
+    factor[5::6] = 1.03
+    level = np.full(trace.shape, 5000.0)
+    image = paint(trace, level, rows_of(trace), SIGMA * factor).astype(np.float32)
+    model = fiber_model(trace)
+    result = extract(image, read_noise(image), nothing(image), model)
+    _, _, widening, weight = trace_offsets(image, read_noise(image), nothing(image), model, result, 40)
+    mean = np.average(widening, axis=1, weights=weight)
+    assert mean[5::6] == pytest.approx(0.03, abs=0.006)
+    inner = np.ones(NF, bool)
+    inner[5::6] = False
+    assert np.abs(mean[inner]).max() < 0.006
+
+
+def test_widened_profile_is_the_wider_gaussian(trace):
+    widths = np.linspace(0.92, 1.08, NF)
+    coef = widened(gaussian_coef(NF, NX, FWHM), widths)
+    u = np.linspace(-8, 8, 200)
+    for f in (0, NF // 2, NF - 1):
+        s = SIGMA * widths[f]
+        assert spline_basis(u) @ coef[f, 0] == pytest.approx(np.exp(-0.5 * (u / s) ** 2) / (np.sqrt(2 * np.pi) * s), abs=2e-4)
+
+
+def test_neighbours_matter(trace):
+    """The same pixels summed over four rows, without regard to the neighbours, are off by far more: the test can fail."""
+    level = np.tile([100.0, 5000.0], NF // 2)[:, None] * np.ones(NX)
+    image = gaussian_filter1d(paint(trace, level, rows_of(trace)), 1e-6, axis=0)
+    f, x = 10, np.arange(NX)
+    low = np.floor(trace[f]).astype(int)
+    naive = sum(image[low + k, x] for k in (-1, 0, 1, 2))
+    got = extract(image.astype(np.float32), read_noise(image), nothing(image), fiber_model(trace))
+    assert np.abs(naive / level[f] - 1).min() > 0.5
+    assert np.abs(got.amplitude[f] - 100).max() < 0.2 * np.sqrt(got.variance[f].max())
+    assert SPACING < 2 * FWHM

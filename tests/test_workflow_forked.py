@@ -1,0 +1,141 @@
+"""Warm kernels: the same results as ordinary ones, real exit codes, and nobody left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toy_workflow as toy
+
+from panacea_nb.workflow import forked, kernel, scratch
+from panacea_nb.workflow.lock import process_start
+from panacea_nb.workflow.status import State
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels are forked on Linux only")
+
+DRAW = """import numpy as np
+import matplotlib.pyplot as plt
+x = np.linspace(0, 6, 200)
+print(repr(np.sin(x).sum()), np.fft.rfft(x)[3])
+plt.plot(x, np.sin(x)); plt.title("a sine");"""
+ASK = """import json, os, random, sys, tempfile, threading
+print(json.dumps({"pid": os.getpid(), "cwd": os.getcwd(), "mpl": os.environ["MPLCONFIGDIR"],
+    "tmp": tempfile.gettempdir(),
+    "omp": os.environ["OMP_NUM_THREADS"], "mine": os.environ["MINE"], "main": __name__, "argv": len(sys.argv),
+    "random": [random.random(), np.random.rand()],
+    "group": os.getpgid(0)}))"""
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Run a notebook of these cells in a forked or plain kernel; gives outputs by cell and the session."""
+    made = []
+
+    def run(mode: str, *cells: str, **variables: str):
+        from papermill import execute_notebook
+
+        monkeypatch.setenv(forked.VARIABLE, mode)
+        folder = scratch.root() / f"pnb-test-{os.getpid()}-{len(made)}"
+        made.append(folder)
+        session = run.session = kernel.Session(folder, variables)
+        notebook = toy.write_notebook(tmp_path / "n.ipynb", "value: int = 0", *cells)
+        done = execute_notebook(
+            str(notebook), None, parameters={"value": 5}, engine_name=kernel.ENGINE, kernel_name="python3",
+            language="python", progress_bar=False, session=session,
+        )  # fmt: skip
+        return [cell.get("outputs", []) for cell in done.cells], session
+
+    yield run
+    from panacea_nb.workflow.engine import _clean_thread
+
+    server = forked._server
+    _clean_thread()
+    assert server is None or server.process.poll() is not None
+    for folder in made:
+        scratch.files.remove_tree(folder)
+
+
+def test_forked_and_plain_kernels_give_the_same_and_are_as_private(execute):
+    plain, ordinary = execute("plain", DRAW, ASK, MINE="a")
+    first, warm = execute("fork", DRAW, ASK, MINE="b")
+    second, _ = execute("fork", DRAW, ASK, MINE="c")
+    assert (ordinary.warm, warm.warm) == (False, True)
+    # Text, numbers to the last digit and the figure's pixels.
+    assert [o for o in first[2] if o["output_type"] != "execute_result"] == [
+        o for o in plain[2] if o["output_type"] != "execute_result"
+    ]
+    assert any("image/png" in output.get("data", {}) for output in first[2])
+    told = [json.loads(outputs[3][0]["text"]) for outputs in (plain, first, second)]
+    for one in told:
+        assert one["pid"] == one["group"]  # it leads a group of its own, so that its children are killed with it
+        assert (one["main"], one["omp"]) == ("__main__", "1")
+        assert Path(one["cwd"]) == Path(one["tmp"])
+        assert Path(one["mpl"]).parent == Path(one["cwd"]).parent
+    assert [one["mine"] for one in told] == ["a", "b", "c"]
+    assert len({one["cwd"] for one in told}) == 3
+    assert len({one["pid"] for one in told}) == 3
+    assert len({tuple(one["random"]) for one in told}) == 3
+
+
+def test_exit_codes_of_forked_kernels_are_the_real_ones(execute):
+    from nbclient.exceptions import DeadKernelError
+
+    for source, code in (("os._exit(0)", 0), ("os._exit(3)", 3), ("os.kill(os.getpid(), 9)", -9)):
+        with pytest.raises(DeadKernelError):
+            execute("fork", "import os", source, "print('never')")
+        session = execute.session
+        assert session.warm
+        assert session.exit_code == code
+        assert session.place == "In [4]"
+        assert session.finished == {0, 1, 2}
+
+
+def test_kernel_and_server_end_with_their_worker(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, sys, time\nfrom pathlib import Path\nfrom panacea_nb.workflow import forked, kernel\n"
+        f"folder = Path({str(tmp_path)!r}) / 'k'\nfolder.mkdir()\n"
+        "environment = kernel.private_environment(folder, {})\nserver = forked.server(environment)\n"
+        "arguments = ['-f', str(folder / 'kernel.json')]\n"
+        "warm = server.fork(folder, arguments, environment, str(folder))\n"
+        "print(server.process.pid, warm.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    path = os.pathsep.join([str(Path(toy.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
+    worker = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": path, forked.VARIABLE: "fork"},
+    )  # fmt: skip
+    pids = [int(word) for word in worker.stdout.readline().split()]
+    time.sleep(1.0)  # the kernel begins to watch its parent when it is up
+    assert all(process_start(pid) for pid in pids)
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    deadline = time.monotonic() + 10
+    while any(process_start(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in pids if process_start(pid)]
+
+
+def test_a_dead_server_is_replaced_by_plain_kernels_or_a_new_one(execute):
+    execute("fork", "1")
+    os.kill(forked._server.process.pid, signal.SIGKILL)
+    forked._server.process.wait()
+    _, session = execute("fork", "1")
+    assert session.finished == {0, 1, 2}
+
+
+def test_a_run_with_warm_kernels_is_as_strict_and_leaves_the_same_products(tmp_path, monkeypatch):
+    monkeypatch.setenv(forked.VARIABLE, "fork")
+    options = {"trouble.02_mid-uv": "os_exit", "sides": "uv", "until": "02"}
+    outcome = toy.reduce(tmp_path / "out", options=options)
+    assert outcome.records["01_base-uv"].state is State.SUCCEEDED
+    assert (tmp_path / "out/LRS2/CALS/01_base-uv.txt").read_text() == "7"
+    assert outcome.records["02_mid-uv"].error["type"] == "KernelDied"
+    assert "exit code 0" in outcome.records["02_mid-uv"].error["message"]
+    assert forked._server is None
