@@ -37,7 +37,9 @@ def panacea_nb(*arguments: object, check: bool = True, **environment: str) -> su
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, **environment}, check=False
     )
     if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        raise AssertionError(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        )
     return done
 
 
@@ -55,6 +57,18 @@ def reduced_night(raw_night, tmp_path_factory) -> ReducedNight:
     output = tmp_path_factory.mktemp("runs")
     for slot, sides in ARMS.items():
         panacea_nb(
-            "reduce", "-d", NIGHT, "-s", sides, "-o", f"_{slot}_", "--baseraw", raw_night, "--output", output, "--jobs", 2
+            "reduce",
+            "-d",
+            NIGHT,
+            "-s",
+            sides,
+            "-o",
+            f"_{slot}_",
+            "--baseraw",
+            raw_night,
+            "--output",
+            output,
+            "--jobs",
+            2,
         )
     return ReducedNight(raw_night, Layout(output, NIGHT))

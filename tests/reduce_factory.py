@@ -59,7 +59,7 @@ def nothing(image: np.ndarray) -> np.ndarray:
 
 
 def wavelengths(nf: int, nx: int, start: float = 5000.0, dispersion: float = 1.0, spread: float = 4.0) -> np.ndarray:
-    """Wavelengths (nf, nx) [A]: slightly curved dispersion, shifted from fibre to fibre by fractions of a pixel and more."""
+    """Wavelengths (nf, nx) [A]: slightly curved, shifted from fibre to fibre by fractions of a pixel and more."""
     x = np.arange(nx)
     f = np.linspace(-1, 1, nf)[:, None]
     return start + dispersion * (x + 2e-5 * x**2)[None, :] + spread * dispersion * f**2 + 0.37 * f * dispersion

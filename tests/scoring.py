@@ -35,7 +35,33 @@ def robust(values: np.ndarray) -> float:
 
 
 def wavelength_shift(observed, error, true, wave, good) -> tuple[float, float]:
-    """Weighted mean shift [px] of spectra against the truth, and its scatter over fibres and windows, measuring error taken out."""
+    """Weighted mean shift [px] of spectra against the truth, and its scatter over fibres and windows, measuring error taken out.
+
+    Where single fibres are too faint for a shift, neighbours are summed first, up to 35 of them.
+    """
+    for group in (1, 7, 35):
+        n = observed.shape[0] // group * group
+        g = good[:n] & (error[:n] > 0)
+        stack = [
+            np.where(g, part[:n], 0).reshape(-1, group, wave.size).sum(axis=1) for part in (observed, true, error**2)
+        ]
+        full = g.reshape(-1, group, wave.size).mean(axis=1) > 0.8
+        shifts, weights = window_shifts(stack[0], np.sqrt(stack[2]), stack[1], wave, full)
+        if np.median(weights) > 16 or group == 35:  # error below a quarter of a pixel
+            break
+    keep = weights > 4.0
+    if keep.sum() < 6:
+        return float("nan"), float("nan")
+    s, w = shifts[keep], weights[keep]
+    clip = np.abs(s - np.median(s)) < 5 * np.hypot(robust(s), 1 / np.sqrt(w))
+    s, w = s[clip], w[clip]
+    mean = float((s * w).sum() / w.sum())
+    variance = float((w * ((s - mean) ** 2 - 1.0 / w)).sum() / w.sum())
+    return mean, float(np.sqrt(max(variance, 0.0)))
+
+
+def window_shifts(observed, error, true, wave, good) -> tuple[np.ndarray, np.ndarray]:
+    """Shift [px] and weight of every spectrum in every window; level, amplitude and tilt are free."""
     slope = np.gradient(true, axis=1)
     edges = np.linspace(0, wave.size, WINDOWS + 1).astype(int)
     shifts, weights = [], []
@@ -44,25 +70,13 @@ def wavelength_shift(observed, error, true, wave, good) -> tuple[float, float]:
         for f in np.flatnonzero(good[:, a:b].mean(axis=1) > 0.8):
             g = good[f, a:b] & (error[f, a:b] > 0)
             w = 1.0 / error[f, a:b][g] ** 2
-            # amplitude, level and tilt are free: only the shift of structure counts
             design = np.stack([true[f, a:b][g], np.ones(g.sum()), z[g], -slope[f, a:b][g]])
             scale = np.sqrt((design**2 * w).sum(axis=1)) + 1e-300
-            normal = (design * w) @ design.T / np.outer(scale, scale)
-            try:
-                cov = np.linalg.inv(normal + 1e-12 * np.eye(4))
-            except np.linalg.LinAlgError:
-                continue
+            cov = np.linalg.pinv((design * w) @ design.T / np.outer(scale, scale), rcond=1e-10)
             solution = cov @ ((design * w) @ observed[f, a:b][g] / scale) / scale
             shifts.append(solution[3])
-            weights.append(scale[3] ** 2 / cov[3, 3])
-    shifts, weights = np.array(shifts), np.array(weights)
-    keep = weights > 25.0  # error below 0.2 px
-    if keep.sum() < 10:
-        keep = weights >= np.sort(weights)[-min(200, weights.size)]
-    s, w = shifts[keep], weights[keep]
-    mean = float((s * w).sum() / w.sum())
-    variance = float((w * ((s - mean) ** 2 - 1.0 / w)).sum() / w.sum())
-    return mean, float(np.sqrt(max(variance, 0.0)))
+            weights.append(scale[3] ** 2 / max(cov[3, 3], 1e-12))
+    return np.array(shifts), np.array(weights)
 
 
 def fiber_flat(observed, sky, good, positions, wave) -> tuple[float, float]:
@@ -95,15 +109,21 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     good = (error > 0) & np.isfinite(true.sigma_grid) & (true.sky != 0)
     source = np.where(np.isfinite(true.source), true.source, 0.0)
     share = source.sum(axis=1) / np.maximum(true.sky.sum(axis=1), 1e-300)
-    blank = (good.mean(axis=1) > 0.3) & (share < 0.01)
+    alive = good.mean(axis=1) > 0.3
+    blank = alive & (
+        share <= max(0.01, np.sort(share[alive])[39])
+    )  # a bright star leaves no fibre quite without its light
     b = good & blank[:, None]
     rest = np.where(b, (skysub - source) / np.where(b, true.sigma_grid, 1), np.nan)
     v = score.values
     v["exptime"] = float(true.header["EXPTIME"])
     v["wave_bias"], v["wave_rms"] = wavelength_shift(observed, error, true.sky + source, wave, good)
     n = wave.size // 16 * 16
-    with np.errstate(all="ignore"):
-        binned = np.nanmean(rest[blank][:, :n].reshape(blank.sum(), -1, 16), axis=2) * 4
+    blocks = rest[blank][:, :n].reshape(int(blank.sum()), -1, 16)
+    count = np.isfinite(blocks).sum(axis=2)
+    binned = np.where(
+        count > 8, np.where(np.isfinite(blocks), blocks, 0).sum(axis=2) / np.sqrt(np.maximum(count, 1)), np.nan
+    )
     v["sky_binned"] = robust(binned)
     typical = np.median(true.sky[blank], axis=0)
     lines = typical > SKY_LINE * median_filter(typical, 101)
@@ -115,7 +135,7 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     for name, part in (("sky_bias", ~lines), ("sky_bias_lines", lines)):
         total = np.where(b, true.sky, 0)[:, part].sum()
         v[name] = 100 * float(residual[:, part].sum() / total) if total > 0 else float("nan")
-    v["sky_ratio"] = float(np.median(np.where(b, observed - source, np.nan)[b] / true.sky[b]))
+    v["sky_ratio"] = float(np.median((observed - source)[b] / true.sky[b]))
     v["flat_all"], v["flat_bins"] = fiber_flat(observed - source, true.sky, b, positions[:, :2], wave)
     # cosmic rays: samples that are off the truth and not flagged; clean samples that are flagged
     far = good & ((observed - true.sky - source) > 8 * np.hypot(true.sigma_grid, 0.05 * source + 0.02 * true.sky))

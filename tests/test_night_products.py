@@ -53,7 +53,11 @@ def test_every_promised_file_is_there(reduced_night, rows):
     assert len(rows) == 16
     for row in rows:
         place = where(row)
-        for path in (layout.multi(*place), layout.spectrum(*place), *(layout.cube(*place, k) for k in ("obs", "sky", "skysub"))):
+        for path in (
+            layout.multi(*place),
+            layout.spectrum(*place),
+            *(layout.cube(*place, k) for k in ("obs", "sky", "skysub")),
+        ):
             assert path.is_file(), path
         for stage in ("05_extract", "06_sky", "07_flux"):
             assert layout.notebook(stage, place[3], place[1], place[2], place[0]).is_file()
@@ -71,7 +75,9 @@ def test_products_are_clean_fits(reduced_night):
     files = sorted((reduced_night.layout.output / "LRS2").rglob("*.fits"))
     assert len(files) == 16 * 5 + 4 + 4
     for path in files:
-        with fits.open(path, checksum=True, memmap=False) as hdus:  # a wrong checksum is a warning, and so an error here
+        with fits.open(
+            path, checksum=True, memmap=False
+        ) as hdus:  # a wrong checksum is a warning, and so an error here
             hdus.verify("exception")
             for hdu in hdus:
                 assert "CHECKSUM" in hdu.header
@@ -92,11 +98,25 @@ def test_multi_reads_by_position(reduced_night, rows):
             wave = header["CRVAL1"] + header["CDELT1"] * np.arange(header["NAXIS1"])
             grid = CHANNELS[where(row)[3]].wave_grid()
             np.testing.assert_allclose(wave, grid, atol=1e-6)
-            np.testing.assert_allclose(hdus[0].data - hdus[1].data, hdus[2].data, rtol=0, atol=3e-7 * np.abs(hdus[0].data).max())
+            np.testing.assert_allclose(
+                hdus[0].data - hdus[1].data, hdus[2].data, rtol=0, atol=3e-7 * np.abs(hdus[0].data).max()
+            )
             np.testing.assert_allclose(hdus[6].data[0], grid)
             assert set(np.unique(hdus[11].data)) <= set(range(N_FIBERS + 1))
             assert np.isfinite(hdus[0].data).all()
-            for card in ("OBJECT", "EXPTIME", "QRA", "QDEC", "PARANGLE", "DATE", "MILLUM", "THROUGHP", "MJD-MID", "AIRMASS", "BARYCORR"):
+            for card in (
+                "OBJECT",
+                "EXPTIME",
+                "QRA",
+                "QDEC",
+                "PARANGLE",
+                "DATE",
+                "MILLUM",
+                "THROUGHP",
+                "MJD-MID",
+                "AIRMASS",
+                "BARYCORR",
+            ):
                 assert card in header
             assert header["EXPTIME"] > 0
             with fits.open(reduced_night.layout.spectrum(*where(row)), memmap=False) as spectrum:
@@ -185,12 +205,32 @@ def test_plain_papermill_and_by_hand_give_the_same(reduced_night, rows, tmp_path
     run = copy_of_work(reduced_night, tmp_path)
     product = run / "NIGHTS" / NIGHT / "work" / "0000004_exp01_orange" / "06_sky.fits"
     wanted = content_digest(product)
-    parameters = {"output": str(run), "night": NIGHT, "channel": "orange", "obsid": 4, "exposure": 1, "program": program}
+    parameters = {
+        "output": str(run),
+        "night": NIGHT,
+        "channel": "orange",
+        "obsid": 4,
+        "exposure": 1,
+        "program": program,
+    }
     product.unlink()
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     options = [part for name, value in parameters.items() for part in ("-p", name, str(value))]
-    command = [sys.executable, "-m", "papermill", str(notebooks.path("06_sky")), str(tmp_path / "out.ipynb"), "-k", "python3", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(notebooks.path("06_sky")),
+        str(tmp_path / "out.ipynb"),
+        "-k",
+        "python3",
+        *options,
+    ]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert content_digest(product) == wanted
@@ -199,7 +239,9 @@ def test_plain_papermill_and_by_hand_give_the_same(reduced_night, rows, tmp_path
     notebook = nbformat.read(notebooks.path("06_sky"), as_version=4)
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     cell.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute(env=environment)
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute(env=environment)
     assert content_digest(product) == wanted
 
 
@@ -212,12 +254,23 @@ def test_changing_a_parameter_reruns_only_what_depends_on_it(reduced_night, raw_
             "--output", reduced_night.layout.output, "--dry-run", *options,
         )  # fmt: skip
         lines = [line for line in done.stdout.splitlines() if line[:2].isdigit() and line[2] == "_"]
-        return {line.split("-")[0].split()[0] for line in lines if "up to date" not in line} - {"10_night", "00_inventory"}
+        return {line.split("-")[0].split()[0] for line in lines if "up to date" not in line} - {
+            "10_night",
+            "00_inventory",
+        }
 
     assert would_run() == set()
     assert would_run("--central_wave", "4400") == {"07_flux", "08_standard"}
     assert would_run("--correct_ftf") == {"06_sky", "07_flux", "08_standard"}
-    assert would_run("--use_flat") == {"02_trace", "03_wavelength", "04_flat", "05_extract", "06_sky", "07_flux", "08_standard"}
+    assert would_run("--use_flat") == {
+        "02_trace",
+        "03_wavelength",
+        "04_flat",
+        "05_extract",
+        "06_sky",
+        "07_flux",
+        "08_standard",
+    }
 
 
 def test_programmes_do_not_see_each_other(reduced_night, rows):

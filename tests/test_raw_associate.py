@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from raw_factory import Obs, calibrations, write_night
 
+from panacea_nb.decisions import Decision
 from panacea_nb.errors import PanaceaError, RequestError
 from panacea_nb.instrument import channel
-from panacea_nb.qa.decisions import Decision
 from panacea_nb.raw import (
     CalibrationChoice,
     MissingCalibrationError,

@@ -108,7 +108,8 @@ def test_first_overscan_column_is_left_out():
     ("amp", "ampname", "corner"),
     [
         ("LL", "LL", (0, 0)), ("RU", "RU", (0, 0)), ("LU", "LU", (-1, -1)), ("RL", "RL", (-1, -1)),
-        ("LL", None, (0, 0)), ("LU", None, (-1, -1)), ("RL", "LR", (-1, 0)), ("LU", "UL", (-1, 0)), ("RU", " lr ", (0, -1)),
+        ("LL", None, (0, 0)), ("LU", None, (-1, -1)), ("RL", "LR", (-1, 0)), ("LU", "UL", (-1, 0)),
+        ("RU", " lr ", (0, -1)),
     ],
 )  # fmt: skip
 def test_orientation(amp, ampname, corner):
@@ -143,7 +144,9 @@ def test_binned_frame():
     assert image.data.mean() == pytest.approx(270.0, abs=0.01)
 
 
-@pytest.mark.parametrize("shape", [(AMP_ROWS, N_COLUMNS), (AMP_ROWS - 1, N_COLUMNS + OVERSCAN), (516, 1064), (AMP_ROWS,)])
+@pytest.mark.parametrize(
+    "shape", [(AMP_ROWS, N_COLUMNS), (AMP_ROWS - 1, N_COLUMNS + OVERSCAN), (516, 1064), (AMP_ROWS,)]
+)
 def test_other_sizes_are_refused(shape):
     with pytest.raises(ccd.FrameShapeError, match="--exclude"):
         ccd.process_amplifier(np.zeros(shape, np.uint16), "RU", CARDS)

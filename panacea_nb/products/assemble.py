@@ -22,7 +22,13 @@ DEFAULT_CODES = ("NOGUIDER", "NOTRANSP", "NOILLUM")
 
 
 def assemble(
-    task: Task, exposure: raw.Exposure, cal: ScienceCalibration, spectra: Bundle, sky: Bundle, result: Calibrated, scale: FluxScale
+    task: Task,
+    exposure: raw.Exposure,
+    cal: ScienceCalibration,
+    spectra: Bundle,
+    sky: Bundle,
+    result: Calibrated,
+    scale: FluxScale,
 ) -> tuple[ExposureProducts, dict[str, np.ndarray]]:
     """The exposure's `ExposureProducts` and its cubes by kind."""
     channel = find_channel(task.channel)
@@ -61,13 +67,19 @@ def assemble(
         ifu_centre=centre,
         raw=raw_cards(header),
     )
-    products.cards = own_cards(task, exposure, result, scale, spectra, sky) + time_and_place(exposure.start, scale.exptime, point)
+    products.cards = own_cards(task, exposure, result, scale, spectra, sky) + time_and_place(
+        exposure.start, scale.exptime, point
+    )
     parameters = {"central_wave": result.centre, "wavelength_bin": result.half_width}
-    products.cards += provenance_cards(task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, parameters)
+    products.cards += provenance_cards(
+        task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, parameters
+    )
     return products, result.cubes
 
 
-def own_cards(task: Task, exposure: raw.Exposure, result: Calibrated, scale: FluxScale, spectra: Bundle, sky: Bundle) -> list[tuple]:
+def own_cards(
+    task: Task, exposure: raw.Exposure, result: Calibrated, scale: FluxScale, spectra: Bundle, sky: Bundle
+) -> list[tuple]:
     """Cards that the reduction adds: source, flux scale, quality."""
     assumed = any(d.code in DEFAULT_CODES for d in task.decisions)
     cards = [

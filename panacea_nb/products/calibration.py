@@ -8,9 +8,9 @@ import numpy as np
 from astropy.io import fits
 
 from .. import raw
+from ..decisions import Decision
 from ..instrument import DEFAULT_AREA, N_COLUMNS
 from ..instrument import channel as find_channel
-from ..qa.decisions import Decision
 from ..reduce.bias import MasterBias, MasterDark
 from ..reduce.calibrated import FluxOptions
 from ..reduce.extract import FiberModel
@@ -52,6 +52,7 @@ class Calibration:
 
 
 def bias_arrays(bias: MasterBias, dark: MasterDark) -> tuple[dict, dict]:
+    """What 01_bias leaves for the other stages: arrays and plain values."""
     arrays = {"bias": bias.data, "bad": bias.bad | dark.hot, "dark": dark.rate}
     return arrays, {"rdnoise": bias.rdnoise, "n_frames": bias.n_frames, "dark_exposure": dark.exposure}
 
@@ -66,6 +67,7 @@ def load_bias(task: Task) -> tuple[MasterBias, MasterDark, np.ndarray]:
 
 
 def trace_arrays(result: TraceResult, image: np.ndarray, n_frames: int, kind: str) -> tuple[dict, dict]:
+    """What 02_trace leaves: arrays and plain values; ``kind`` is the type of the ``n_frames`` frames in ``image``."""
     model = result.model
     arrays = {
         "trace": model.trace, "coef": model.coef, "alive": model.alive, "sigmas": result.scatter.sigmas,
@@ -91,7 +93,9 @@ def load(task: Task) -> Calibration:
         When a calibration stage has not run.
     """
     bias, dark, bad = load_bias(task)
-    traced = bundle.read(task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights")
+    traced = bundle.read(
+        task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights"
+    )
     model, scatter = load_model(traced)
     waves = bundle.read(task.input(task.work("03_wavelength", per_channel=True)), "wavelength", "lsf")
     flats = bundle.read(task.input(task.work("04_flat", per_channel=True)), "throughput", "pixelflat", "defects")
@@ -124,7 +128,9 @@ class ScienceCalibration:
 
 def load_science(task: Task) -> ScienceCalibration:
     """Calibrations for 06_sky and 07_flux."""
-    traced = bundle.read(task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights")
+    traced = bundle.read(
+        task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights"
+    )
     waves = bundle.read(task.input(task.work("03_wavelength", per_channel=True)), "lsf")
     flats = bundle.read(task.input(task.work("04_flat", per_channel=True)), "throughput", "pixelflat")
     return ScienceCalibration(
@@ -143,8 +149,12 @@ def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCal
     exptime = exposure.exptime
     if exptime is None or exptime <= 0:
         exptime = 1.0
-        task.record([Decision("NOEXPTIME", "the header has no exposure time: fluxes are per exposure, not per second", "warn")])
-    guide = raw.guider(locate(baseraw), exposure.start, exptime, task.layout.night, cache_dir=task.layout.work_dir / "index")
+        task.record(
+            [Decision("NOEXPTIME", "the header has no exposure time: fluxes are per exposure, not per second", "warn")]
+        )
+    guide = raw.guider(
+        locate(baseraw), exposure.start, exptime, task.layout.night, cache_dir=task.layout.work_dir / "index"
+    )
     task.record(guide.decisions)
     transparency = 1.0 if guide.transparency is None else guide.transparency
     area = DEFAULT_AREA if guide.illumination is None else guide.illumination * DEFAULT_AREA
@@ -153,7 +163,15 @@ def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCal
     if options.standard_obsid is not None:
         path = standard_response_path(task, options)
         response = bundle_response(task.input(path))
-        task.record([Decision("STDRESP", f"response of the standard in {task.layout.relative(path)} used instead of the default", "info")])
+        task.record(
+            [
+                Decision(
+                    "STDRESP",
+                    f"response of the standard in {task.layout.relative(path)} used instead of the default",
+                    "info",
+                )
+            ]
+        )
     else:
         task.record([Decision("DEFRESP", "default response curve used", "info")])
     return FluxScale(float(exptime), float(area), float(transparency), cal.profile_scale), guide, response

@@ -16,17 +16,28 @@ from .maps import flat_image, over_rows
 from .session import Task
 
 
-def _on_grid(amplitude: np.ndarray, variance: np.ndarray, wavelength: np.ndarray, alive: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def _on_grid(
+    amplitude: np.ndarray, variance: np.ndarray, wavelength: np.ndarray, alive: np.ndarray, grid: np.ndarray
+) -> np.ndarray:
     """Amplitudes per A on the common grid, (nf, nw) float32."""
     dispersion = np.gradient(wavelength, axis=1)
     usable = np.broadcast_to(alive[:, None], amplitude.shape)
     mask = np.where(usable, 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
-    return rectify(amplitude / dispersion, variance / dispersion**2, mask, usable, wavelength, grid).value.astype(np.float32)
+    return rectify(amplitude / dispersion, variance / dispersion**2, mask, usable, wavelength, grid).value.astype(
+        np.float32
+    )
 
 
 def calibration_file(
-    task: Task, model: FiberModel, waves: Bundle, throughput: Throughput, pixels: PixelFlat, scale: float, twilight: Extraction,
-    lamp: np.ndarray, bias: np.ndarray,
+    task: Task,
+    model: FiberModel,
+    waves: Bundle,
+    throughput: Throughput,
+    pixels: PixelFlat,
+    scale: float,
+    twilight: Extraction,
+    lamp: np.ndarray,
+    bias: np.ndarray,
 ) -> fits.HDUList:
     """The bundle: the extensions of Panacea's file in its order, then line widths, throughput and pixel flat.
 
@@ -55,8 +66,14 @@ def calibration_file(
         "xypos": (channel.fiber_positions(), "arcsec"),
         "dead": (dead, ""),
         "arcspec": (_on_grid(waves["arc"], waves["variance"], wavelength, model.alive, grid), "electron Angstrom-1"),
-        "fltspec": (_on_grid(twilight.amplitude, twilight.variance, wavelength, model.alive, grid), "electron Angstrom-1"),
-        "Flatspec": (_on_grid(lamp_spectrum, np.ones_like(lamp_spectrum), wavelength, model.alive, grid), "electron Angstrom-1"),
+        "fltspec": (
+            _on_grid(twilight.amplitude, twilight.variance, wavelength, model.alive, grid),
+            "electron Angstrom-1",
+        ),
+        "Flatspec": (
+            _on_grid(lamp_spectrum, np.ones_like(lamp_spectrum), wavelength, model.alive, grid),
+            "electron Angstrom-1",
+        ),
         "bigF": (over_rows(np.repeat(middle[:, None], model.trace.shape[1], axis=1), model.trace, ny), "pix"),
         "masterarc": (waves["image"].astype(np.float32), "electron"),
         "masterFlat": (lamp.astype(np.float32), "electron"),

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from .. import raw
+from ..decisions import Decision
 from ..errors import PanaceaError
 from ..instrument import channel as find_channel
 from ..instrument import reference_wavelength
-from ..qa.decisions import Decision
 from ..reduce.bias import MasterBias, MasterDark, subtract
 from ..reduce.ccd import ChannelImage, process_amplifier, stack
 from ..reduce.maskbits import DQ
@@ -31,7 +31,9 @@ def load_image(exposure: raw.Exposure, channel: str) -> ChannelImage:
     amps = find_channel(channel).amps
     missing = exposure.missing(amps)
     if missing:
-        raise NoUsableFrameError(f"{exposure.label}: no frame of amplifier {' and '.join(missing)}: channel {channel} cannot be reduced")
+        raise NoUsableFrameError(
+            f"{exposure.label}: no frame of amplifier {' and '.join(missing)}: channel {channel} cannot be reduced"
+        )
     parts = []
     for amp in amps:
         frame = raw.read_amplifier(exposure.amps[amp])
@@ -97,9 +99,19 @@ def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> 
         level = brightness(image)
         saturated = float((image.mask & DQ.SATURATED > 0).mean())
         if level < MIN_TWILIGHT:
-            decisions.append(Decision("FAINTFLAT", f"{exposure.label} left out: 75th percentile {level:.0f} e-, {MIN_TWILIGHT:.0f} needed", "info"))
+            decisions.append(
+                Decision(
+                    "FAINTFLAT",
+                    f"{exposure.label} left out: 75th percentile {level:.0f} e-, {MIN_TWILIGHT:.0f} needed",
+                    "info",
+                )
+            )
         elif level > MAX_TWILIGHT or saturated > MAX_SATURATED:
-            decisions.append(Decision("SATFLAT", f"{exposure.label} left out: saturated ({100 * saturated:.1f} % of the pixels)", "info"))
+            decisions.append(
+                Decision(
+                    "SATFLAT", f"{exposure.label} left out: saturated ({100 * saturated:.1f} % of the pixels)", "info"
+                )
+            )
         else:
             keep.append(i)
     if not keep:
@@ -116,11 +128,15 @@ def exposed_arcs(images: list[ChannelImage], exposures: list[raw.Exposure]) -> t
     for i, (image, exposure) in enumerate(zip(images, exposures, strict=True)):
         level = float(np.median(image.data[::5, ::5]))
         if level > MAX_ARC:
-            decisions.append(Decision("SATARC", f"{exposure.label} left out: median {level:.0f} e-, at most {MAX_ARC:.0f}", "warn"))
+            decisions.append(
+                Decision("SATARC", f"{exposure.label} left out: median {level:.0f} e-, at most {MAX_ARC:.0f}", "warn")
+            )
         else:
             keep.append(i)
     if not keep:
-        raise NoUsableFrameError(f"none of {len(images)} arc exposures is usable: choose others with --cal-date cmp=YYYYMMDD")
+        raise NoUsableFrameError(
+            f"none of {len(images)} arc exposures is usable: choose others with --cal-date cmp=YYYYMMDD"
+        )
     return keep, decisions
 
 
@@ -158,8 +174,11 @@ def find_exposure(task, baseraw: str, kind: str = "sci") -> raw.Exposure:
     index = raw.index_night(locate(baseraw), task.layout.night, task.layout.work_dir / "index")
     for exposure in index.exposures(kind, ifuslot=channel.ifuslot):
         if (exposure.obsid, exposure.exp) == (task.obsid, task.exposure):
-            task.inputs.update({f"raw {amp}": raw.digest(exposure.amps[amp]) for amp in channel.amps if amp in exposure.amps})
+            task.inputs.update(
+                {f"raw {amp}": raw.digest(exposure.amps[amp]) for amp in channel.amps if amp in exposure.amps}
+            )
             return exposure
     raise NoUsableFrameError(
-        f"night {task.layout.night} has no {kind} exposure {task.obsid:07d} exp{task.exposure:02d} on IFU {channel.ifuslot} under {baseraw}"
+        f"night {task.layout.night} has no {kind} exposure {task.obsid:07d} exp{task.exposure:02d} "
+        f"on IFU {channel.ifuslot} under {baseraw}"
     )

@@ -15,8 +15,8 @@ from astropy.time import Time
 from astropy.utils import iers
 
 from .. import __version__
+from ..decisions import Decision
 from ..instrument import ZENITH_DISTANCE
-from ..qa.decisions import Decision
 from ..reduce.astrometry import Pointing
 from ..reduce.maskbits import DESCRIPTIONS, DQ
 
@@ -26,7 +26,9 @@ _DROPPED = frozenset(
     "CCDPOS CCDHALF AMPNAME BUNIT CTYPE1 CTYPE2 CRVAL1 CRVAL2 CRPIX1 CRPIX2 CDELT1 CDELT2 LONGSTRN COMMENT HISTORY END INHERIT "
     "WCSAXES CUNIT1 CUNIT2 CD1_1 CD1_2 CD2_1 CD2_2 PC1_1 PC1_2 PC2_1 PC2_2 EQUINOX RADESYS".split()
 )
-HET = EarthLocation.from_geodetic(lon=-104.01472 * u.deg, lat=30.68144 * u.deg, height=2026 * u.m)  # HET site documentation
+HET = EarthLocation.from_geodetic(
+    lon=-104.01472 * u.deg, lat=30.68144 * u.deg, height=2026 * u.m
+)  # HET site documentation
 FLUX_UNIT = "erg s-1 cm-2 Angstrom-1"
 
 
@@ -57,7 +59,9 @@ def put(header: fits.Header, cards: Iterable[tuple]) -> None:
         header[name] = (value, text) if text else value
 
 
-def provenance_cards(stage: str, notebook: str, decisions: Iterable[Decision], inputs: dict[str, str], parameters: dict) -> list[tuple]:
+def provenance_cards(
+    stage: str, notebook: str, decisions: Iterable[Decision], inputs: dict[str, str], parameters: dict
+) -> list[tuple]:
     """Cards that say how a product came about.
 
     Parameters
@@ -111,7 +115,11 @@ def time_and_place(start: datetime, exptime: float, point: Pointing) -> list[tup
     middle = start + timedelta(seconds=exptime / 2)
     with iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
         time = Time(middle, scale="utc")
-        velocity = SkyCoord(point.ra, point.dec, unit="deg").radial_velocity_correction(obstime=time, location=HET).to_value("km/s")
+        velocity = (
+            SkyCoord(point.ra, point.dec, unit="deg")
+            .radial_velocity_correction(obstime=time, location=HET)
+            .to_value("km/s")
+        )
     return [
         ("MJD-MID", round(float(time.mjd), 7), "middle of the exposure (UTC)"),
         ("AIRMASS", round(1 / math.cos(math.radians(ZENITH_DISTANCE)), 4), "at HET's zenith distance of 35 deg"),

@@ -72,7 +72,15 @@ def _image(data: np.ndarray, name: str, unit: str = "", comment: str = "") -> fi
 def _spectra(data: np.ndarray, name: str, products: ExposureProducts, unit: str = FLUX_UNIT) -> fits.ImageHDU:
     hdu = _image(data.astype(np.float32), name, unit)
     put(hdu.header, spectral_axis(products.grid))
-    put(hdu.header, [("CTYPE2", "FIBER", "fibre, counted from the bottom of the image"), ("CRPIX2", 1.0, ""), ("CRVAL2", 1.0, ""), ("CDELT2", 1.0, "")])
+    put(
+        hdu.header,
+        [
+            ("CTYPE2", "FIBER", "fibre, counted from the bottom of the image"),
+            ("CRPIX2", 1.0, ""),
+            ("CRVAL2", 1.0, ""),
+            ("CDELT2", 1.0, ""),
+        ],
+    )
     return hdu
 
 
@@ -80,7 +88,11 @@ def celestial_cards(products: ExposureProducts) -> list[tuple]:
     """Celestial WCS of an image on the spaxel grid, and the IFU axes as alternate WCS ``I``."""
     x0, y0 = float(products.spaxels.x[0]), float(products.spaxels.y[0])
     wcs: WCS = image_wcs(products.pointing, products.ifu_centre, x0, y0, SPAXEL)
-    cards = [(c.keyword, c.value, c.comment) for c in wcs.to_header().cards if c.keyword not in ("MJDREF", "LATPOLE", "LONPOLE")]
+    cards = [
+        (c.keyword, c.value, c.comment)
+        for c in wcs.to_header().cards
+        if c.keyword not in ("MJDREF", "LATPOLE", "LONPOLE")
+    ]
     cards += [(f"CTYPE{i}I", f"IFU-{a}", "") for i, a in ((1, "X"), (2, "Y"))]
     cards += [(f"CUNIT{i}I", "arcsec", "") for i in (1, 2)]
     cards += [(f"CRPIX{i}I", 1.0, "") for i in (1, 2)]
@@ -101,7 +113,13 @@ def multi_file(products: ExposureProducts) -> fits.HDUList:
             primary.header[card.keyword] = (card.value, card.comment)
     put(primary.header, p.cards)
     put(primary.header, dq_cards())
-    put(primary.header, [(f"CORR{k + 1}", round(float(v), 4), f"correlation of errors at lag {k + 1}") for k, v in enumerate(p.correlation)])
+    put(
+        primary.header,
+        [
+            (f"CORR{k + 1}", round(float(v), 4), f"correlation of errors at lag {k + 1}")
+            for k, v in enumerate(p.correlation)
+        ],
+    )
     primary.header["EXTNAME"] = "observed_spectra"
     collapsed = _image(p.collapsed.astype(np.float32), "collapsed_image", FLUX_UNIT)
     put(collapsed.header, celestial_cards(p))
@@ -111,7 +129,10 @@ def multi_file(products: ExposureProducts) -> fits.HDUList:
     spectrum = _image(p.spectrum.astype(np.float64), "extracted_spectrum")
     put(spectrum.header, row_cards())
     adr = _image(p.adr.astype(np.float64), "adr")
-    put(adr.header, [("ROW1", "wavelength [Angstrom]", ""), ("ROW2", "x_adr [arcsec]", ""), ("ROW3", "y_adr [arcsec]", "")])
+    put(
+        adr.header,
+        [("ROW1", "wavelength [Angstrom]", ""), ("ROW2", "x_adr [arcsec]", ""), ("ROW3", "y_adr [arcsec]", "")],
+    )
     hdus = [
         primary,
         _spectra(p.sky, "sky_spectra", p),
@@ -159,7 +180,9 @@ def spectrum_file(products: ExposureProducts) -> fits.HDUList:
     names = ("wavelength", "flux", "sky", "uncertainty", "sky_uncertainty", "response")
     columns = [
         fits.Column(name=n, format="D", unit=units.get(n, FLUX_UNIT), array=p.spectrum[i].astype(np.float64))
-        for n, i in ((n, names.index(n)) for n in ("wavelength", "flux", "uncertainty", "sky", "sky_uncertainty", "response"))
+        for n, i in (
+            (n, names.index(n)) for n in ("wavelength", "flux", "uncertainty", "sky", "sky_uncertainty", "response")
+        )
     ]
     table = fits.BinTableHDU.from_columns(columns, name="SPECTRUM")
     put(table.header, [("SPECSYS", "TOPOCENT", "no barycentric correction applied"), ("AIRORVAC", "air", "")])

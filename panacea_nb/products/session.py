@@ -21,8 +21,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from .. import __version__
+from ..decisions import Decision
 from ..errors import PanaceaError
-from ..qa.decisions import Decision
 from .digest import content_digest
 from .layout import Layout
 from .write import write_bytes, write_fits

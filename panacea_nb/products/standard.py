@@ -29,7 +29,9 @@ def read(task: Task) -> tuple[Standard, fits.HDUList]:
         copy = fits.HDUList([hdu.copy() for hdu in hdus])
     star = find_standard(str(copy[0].header.get("OBJECT", "")))
     if star is None or not star.has_table:
-        raise NoStandardError(f"{path.name}: OBJECT {copy[0].header.get('OBJECT')!r} is no standard with published magnitudes")
+        raise NoStandardError(
+            f"{path.name}: OBJECT {copy[0].header.get('OBJECT')!r} is no standard with published magnitudes"
+        )
     if "SOURCEX" not in copy[0].header:
         raise NoStandardError(f"{path.name}: no source was found, so there is nothing to compare with {star.name}")
     return star, copy
@@ -54,6 +56,9 @@ def response_file(task: Task, star: Standard, result: Response) -> fits.HDUList:
         ("STANDARD", star.name, "standard star"), ("REFERENC", star.reference, ""), ("MAGTABLE", star.source, ""),
     ]  # fmt: skip
     put(primary.header, cards)
-    put(primary.header, provenance_cards(task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, {}))
+    put(
+        primary.header,
+        provenance_cards(task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, {}),
+    )
     primary.header["EXTNAME"] = "response"
     return fits.HDUList([primary])

@@ -37,4 +37,3 @@ def write_fits(path: Path, hdus: fits.HDUList) -> Path:
     buffer = io.BytesIO()
     hdus.writeto(buffer, checksum=True, output_verify="exception")
     return write_bytes(path, buffer.getbuffer())
-

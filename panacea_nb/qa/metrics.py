@@ -77,7 +77,9 @@ def extract(result, wavelength: np.ndarray) -> dict[str, float]:
     }
 
 
-def sky(model, amplitude: np.ndarray, variance: np.ndarray, good: np.ndarray, lines: np.ndarray, lsf_sigma: float = 2.0) -> dict[str, float]:
+def sky(
+    model, amplitude: np.ndarray, variance: np.ndarray, good: np.ndarray, lines: np.ndarray, lsf_sigma: float = 2.0
+) -> dict[str, float]:
     """Metrics of 06_sky from a FieldModel and the samples it was fitted to."""
     sky_model = model.sky
     native = sky_model.native()
@@ -126,7 +128,9 @@ def flexure_values(result) -> dict[str, float | bool]:
     values = {"row_shift": round(float(result.flexure.coef[0]), 4), "zero_used": bool(zero is not None and zero.used)}
     dispersion = float(np.median(np.gradient(result.wavelength, axis=1)))
     values["wave_shift"] = round(-zero.shift / dispersion, 4) if values["zero_used"] else 0.0
-    values["wave_shift_error"] = round(zero.error / dispersion, 4) if zero is not None and np.isfinite(zero.error) else -1.0
+    values["wave_shift_error"] = (
+        round(zero.error / dispersion, 4) if zero is not None and np.isfinite(zero.error) else -1.0
+    )
     return values
 
 

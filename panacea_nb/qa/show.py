@@ -10,7 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DPI = 90
-COLORS = {"pass": "#0b6e4f", "warn": "#9a5b00", "fail": "#b00020"}  # readable on white, and told apart without colour by the word
+COLORS = {
+    "pass": "#0b6e4f",
+    "warn": "#9a5b00",
+    "fail": "#b00020",
+}  # readable on white, and told apart without colour by the word
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe & Ito: safe for the colour-blind
 
 
@@ -63,7 +67,14 @@ def verdict_html(verdict) -> str:
     for m in verdict.metrics:
         mark = f'<strong style="color:{COLORS[m.verdict]}">{m.verdict}</strong>'
         cells = (m.name.replace("_", " "), f"{m.value:.4g} {m.unit}", m.threshold, m.reason)
-        rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells[:2]) + f"<td>{mark}</td>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells[2:]) + "</tr>")
+        rows.append(
+            "<tr>"
+            + "".join(f"<td>{html.escape(c)}</td>" for c in cells[:2])
+            + f"<td>{mark}</td>"
+            + "".join(f"<td>{html.escape(c)}</td>" for c in cells[2:])
+            + "</tr>"
+        )
     head = "".join(f"<th>{h}</th>" for h in ("metric", "value", "verdict", "limits", "why"))
-    title = f'<p>Verdict of {html.escape(verdict.stage)}: <strong style="color:{COLORS[verdict.overall]}">{verdict.overall}</strong></p>'
+    word = f'<strong style="color:{COLORS[verdict.overall]}">{verdict.overall}</strong>'
+    title = f"<p>Verdict of {html.escape(verdict.stage)}: {word}</p>"
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

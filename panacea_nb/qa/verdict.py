@@ -65,7 +65,9 @@ class Verdict:
         broken = [m for m in self.metrics if m.stop and m.verdict == "fail"]
         texts = [f"{m.name} = {m.value:.4g} {m.unit} ({m.threshold}): {m.reason}" for m in broken]
         if broken and not force:
-            raise GateError(f"{self.stage} stops here: {'; '.join(texts)}. Choose other calibrations, or go on with --force")
+            raise GateError(
+                f"{self.stage} stops here: {'; '.join(texts)}. Choose other calibrations, or go on with --force"
+            )
         return texts
 
     def _repr_html_(self) -> str:
@@ -98,8 +100,12 @@ def _judge(name: str, value: float, rule: dict[str, Any], lenient: bool) -> Judg
     if lenient and verdict == "fail":
         verdict = "warn"
     words = {"high": "below" if rule.get("count") else "at most", "low": "at least", "outside": "within"}[bad]
-    parts = [f"{label} {words} {limit}" for label, limit in (("pass", warn), ("fail beyond", fail)) if limit is not None]
-    return Judged(name, value, rule.get("unit", ""), verdict, ", ".join(parts), rule.get("reason", ""), bool(rule.get("stop")))
+    parts = [
+        f"{label} {words} {limit}" for label, limit in (("pass", warn), ("fail beyond", fail)) if limit is not None
+    ]
+    return Judged(
+        name, value, rule.get("unit", ""), verdict, ", ".join(parts), rule.get("reason", ""), bool(rule.get("stop"))
+    )
 
 
 def judge(stage: str, metrics: dict[str, float], *, channel: str | None = None, lenient: bool = False) -> Verdict:

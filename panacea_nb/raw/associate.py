@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from pathlib import Path
 
+from ..decisions import Decision
 from ..errors import RequestError
 from ..instrument import CONTROLLER_SWAP, Channel
 from ..instrument import channel as channel_by_name
-from ..qa.decisions import Decision
 from .archive import MissingNightError
 from .choice import CalibrationChoice, Rejection, lamp_family, lamp_name
 from .frames import Exposure

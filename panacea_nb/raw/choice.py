@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..decisions import Decision
 from ..errors import PanaceaError
-from ..qa.decisions import Decision
 from .archive import Problem
 from .frames import Exposure
 from .names import KINDS, clean_text

@@ -16,9 +16,9 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 from astropy.utils.exceptions import AstropyUserWarning
 
+from ..decisions import Decision
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS, N_COLUMNS, OVERSCAN, find_standard
-from ..qa.decisions import Decision
 from .headers import STRUCTURE, Cards, DamagedHeaderError, number, parse_cards, read_header_block
 from .names import AMPLIFIERS, IFU_SLOTS, clean_text
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..qa.decisions import Decision
+from ..decisions import Decision
 from .archive import Problem, Window, night_tar, tar_stamp, walk_tar
 from .cache import NightCache
 from .headers import BLOCK, STRUCTURE, Cards, DamagedHeaderError, data_size, number, parse_cards, read_header_block

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import Angle, SkyCoord
 from astropy.wcs import WCS
 
-from ..qa.decisions import Decision
+from ..decisions import Decision
 
 ROTATION_OFFSET = 1.07  # deg; between the focal plane's axes and the parallactic angle (HET focal plane convention)
 CONVENTIONS = ("lrs2multi", "panacea")
@@ -44,7 +44,7 @@ class Pointing:
         w.wcs.cunit = ["deg", "deg"]
         w.wcs.cdelt = [-1.0 / 3600, 1.0 / 3600]
         c, s = np.cos(np.deg2rad(self.rotation)), np.sin(np.deg2rad(self.rotation))
-        w.wcs.pc = [[c, -s], [s, c]]
+        w.wcs.pc = [[c, s], [-s, c]]  # clockwise
         w.wcs.set()
         return w
 
@@ -52,7 +52,7 @@ class Pointing:
 def _angle(value: object, unit: u.Unit) -> float:
     try:
         text = str(value).strip()
-        return float(SkyCoord(ra=text, dec="0d", unit=(unit, u.deg)).ra.deg) if ":" in text else float(text)
+        return float(Angle(text, unit=unit).deg) if ":" in text else float(text)
     except (ValueError, TypeError):
         return float("nan")
 
@@ -84,7 +84,10 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
     if np.isfinite(t_ra) and np.isfinite(t_dec):
         candidates = {"deg": t_ra % 360, "hour": (t_ra * 15) % 360}
         if np.isfinite(q_ra):
-            away = {k: np.hypot(((v - q_ra + 180) % 360 - 180) * np.cos(np.deg2rad(q_dec)), t_dec - q_dec) for k, v in candidates.items()}
+            away = {
+                k: np.hypot(((v - q_ra + 180) % 360 - 180) * np.cos(np.deg2rad(q_dec)), t_dec - q_dec)
+                for k, v in candidates.items()
+            }
             unit = min(away, key=away.get)
             ra = candidates[unit]
             if away[unit] > AGREE:
@@ -94,7 +97,9 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
             decisions.append(Decision("NOQRA", "QRA/QDEC cannot be read: TRAJRA taken in degrees", "warn"))
     if not np.isfinite(ra) or not np.isfinite(dec):
         ra, dec, unit = q_ra, q_dec, "QRA"
-        decisions.append(Decision("NOTRAJ", "TRAJRA/TRAJDEC cannot be read: QRA/QDEC taken as the focal plane's centre", "warn"))
+        decisions.append(
+            Decision("NOTRAJ", "TRAJRA/TRAJDEC cannot be read: QRA/QDEC taken as the focal plane's centre", "warn")
+        )
     if not np.isfinite(ra) or not np.isfinite(dec):
         ra, dec, unit = 0.0, 0.0, "none"
         decisions.append(Decision("NOCOORD", "no coordinates in the header: sky positions are around (0, 0)", "warn"))

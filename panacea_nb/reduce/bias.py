@@ -110,7 +110,8 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
     """
     if len(frames) < 3:
         raise TooFewFramesError(
-            f"{len(frames)} bias frame(s) are too few for a master bias, 3 are needed: widen the choice with --cal-date zro=YYYYMMDD"
+            f"{len(frames)} bias frame(s) are too few for a master bias, 3 are needed: "
+            "widen the choice with --cal-date zro=YYYYMMDD"
         )
     cube = np.stack([f.data for f in frames]).astype(np.float32)
     n, ny, _ = cube.shape
@@ -121,7 +122,9 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
         for k, rows in enumerate(both):
             cube[i, rows] -= level[i, k] - centre[k]
     # Two rounds: a median deviation starts it, the clipped mean square (which integers do not coarsen) settles it.
-    noise = np.array([max(_clipped_rms(cube[:, rows, ::5] - np.median(cube[:, rows, ::5], axis=0)), 0.3) for rows in both])
+    noise = np.array(
+        [max(_clipped_rms(cube[:, rows, ::5] - np.median(cube[:, rows, ::5], axis=0)), 0.3) for rows in both]
+    )
     average = clipped_mean(cube, np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)).astype(np.float32)
     noise = np.array([_clipped_rms(cube[:, rows, ::3] - average[rows, ::3]) for rows in both]) * np.sqrt(n / (n - 1))
     sigma = np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)
@@ -171,7 +174,10 @@ def master_dark(frames: Sequence[ChannelImage], times: Sequence[float], bias: Ma
     hot = np.zeros(shape, bool)
     for rows, sigma in zip(halves(shape[0]), noise, strict=True):
         # Rows and columns of a dark are noise of its overscan: charge builds up in pixels, smoothly but for hot ones.
-        slow = np.maximum(smooth_structure(average[rows] - np.median(average[rows]), sigma, DARK_PIXELS) + np.median(average[rows]), 0.0)
+        slow = np.maximum(
+            smooth_structure(average[rows] - np.median(average[rows]), sigma, DARK_PIXELS) + np.median(average[rows]),
+            0.0,
+        )
         single = average[rows] - slow
         warm = single > max(KEEP_SIGMA * sigma, HOT_DARK / 4)
         rate[rows] = np.where(warm, average[rows], np.where(slow > 2 * level_error(bias, times), slow, 0.0))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..decisions import Decision
 from ..instrument import channel as find_channel
-from ..qa.decisions import Decision
 from .cube import Grid, build_cube, collapse, spaxel_grid
 from .fieldmodel import usable_samples
 from .flux import FluxScale
@@ -88,7 +88,12 @@ class Calibrated:
 
 
 def calibrate(
-    channel: str, cal, spectra: Mapping[str, np.ndarray], sky: Mapping[str, np.ndarray], scale: FluxScale, response: np.ndarray,
+    channel: str,
+    cal,
+    spectra: Mapping[str, np.ndarray],
+    sky: Mapping[str, np.ndarray],
+    scale: FluxScale,
+    response: np.ndarray,
     options: FluxOptions,
 ) -> Calibrated:
     """Calibrate one exposure.
@@ -97,8 +102,8 @@ def calibrate(
     ----------
     cal : object with ``alive``, ``lsf``, ``positions``
     spectra : arrays ``amplitude``, ``variance`` (native, e- per column)
-    sky : arrays of the sky stage: ``sky``, ``sky_variance``, ``wavelength``, ``factor``, ``gradient``, ``extra``, ``coef``, ``mask``;
-        ``sky.meta`` holds the knots
+    sky : arrays of the sky stage: ``sky``, ``sky_variance``, ``wavelength``, ``factor``, ``gradient``, ``extra``,
+        ``coef``, ``mask``; ``sky.meta`` holds the knots
     scale : FluxScale; response : (nw,) on the channel's grid
     """
     facts = find_channel(channel)
@@ -123,14 +128,32 @@ def calibrate(
     dq = even.mask | np.where(alive[:, None], 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
     good = error > 0
     source, search = _search(
-        positions, grid, skysub, error, sky_flux, good, refraction, centre, even, options, float(sky.meta["level_scatter"])
+        positions,
+        grid,
+        skysub,
+        error,
+        sky_flux,
+        good,
+        refraction,
+        centre,
+        even,
+        options,
+        float(sky.meta["level_scatter"]),
     )
     spectrum, shapes, limit = _spectrum(source, positions, grid, skysub, error, sky_flux, good, refraction, centre)
     spaxels = spaxel_grid(positions)
     values = [skysub + sky_flux, sky_flux, skysub]
-    cubes = dict(zip(("obs", "sky", "skysub"), build_cube(values, good, positions, grid, refraction, centre, spaxels), strict=True))
+    cubes = dict(
+        zip(
+            ("obs", "sky", "skysub"),
+            build_cube(values, good, positions, grid, refraction, centre, spaxels),
+            strict=True,
+        )
+    )
     collapsed = collapse(cubes["skysub"], grid, centre, options.wavelength_bin)
-    lsf = np.stack([np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])])
+    lsf = np.stack(
+        [np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])]
+    )
     decisions = list(source.decisions) if source is not None else []
     return Calibrated(
         grid, response, skysub, sky_flux, error, dq, even.correlation, source, search, spectrum, limit, refraction, centre,
@@ -150,12 +173,22 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
     return np.where(outside, 0.0, density), variance
 
 
-def _search(positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions, systematic):
+def _search(
+    positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions, systematic
+):
     """Find the source; the chunks' variances take the correlation of neighbouring elements into account."""
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
     value = np.where(good, skysub, 0.0)
     return find_source(
-        positions, grid, value, error**2 * correlated, sky, good, refraction, wave_ref=centre, fixed=options.fixed,
+        positions,
+        grid,
+        value,
+        error**2 * correlated,
+        sky,
+        good,
+        refraction,
+        wave_ref=centre,
+        fixed=options.fixed,
         systematic=systematic,
     )
 

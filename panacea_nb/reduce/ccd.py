@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from ..decisions import Decision
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS, DEFAULT_GAIN, DEFAULT_RDNOISE, N_COLUMNS, OVERSCAN
-from ..qa.decisions import Decision
 from .maskbits import DQ
 
 SATURATION_ADU = 65000  # the 16-bit converter ends at 65535; the last per cent is not linear
@@ -100,7 +100,10 @@ def overscan_level(overscan: np.ndarray) -> tuple[np.ndarray, float]:
     rest = (values - row[:, None])[good]
     noise = max(float(np.sqrt((rest**2).sum() / max(1, rest.size - row.size))), 0.3)
     first, second = _row_means(values[:, ::2], good[:, ::2]), _row_means(values[:, 1::2], good[:, 1::2])
-    smoothed = {w: (gaussian_filter1d(first, w, mode="nearest"), gaussian_filter1d(second, w, mode="nearest")) for w in OVERSCAN_WIDTHS}
+    smoothed = {
+        w: (gaussian_filter1d(first, w, mode="nearest"), gaussian_filter1d(second, w, mode="nearest"))
+        for w in OVERSCAN_WIDTHS
+    }
     miss = {w: np.mean(_clip(a - second) ** 2) + np.mean(_clip(b - first) ** 2) for w, (a, b) in smoothed.items()}
     smooth = gaussian_filter1d(row, min(miss, key=miss.get), mode="nearest")
     rest = row - smooth
@@ -115,7 +118,9 @@ def overscan_level(overscan: np.ndarray) -> tuple[np.ndarray, float]:
 def _row_means(values: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Mean of the good pixels of each row, the median where there is none."""
     count = good.sum(axis=1)
-    return np.where(count > 0, np.where(good, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.median(values, axis=1))
+    return np.where(
+        count > 0, np.where(good, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.median(values, axis=1)
+    )
 
 
 def _clip(values: np.ndarray) -> np.ndarray:

@@ -41,7 +41,13 @@ def _weights(grid: Grid, positions: np.ndarray, dx: float, dy: float) -> np.ndar
 
 
 def build_cube(
-    values: list[np.ndarray], good: np.ndarray, positions: np.ndarray, wave: np.ndarray, refraction: Refraction, wave_ref: float, grid: Grid
+    values: list[np.ndarray],
+    good: np.ndarray,
+    positions: np.ndarray,
+    wave: np.ndarray,
+    refraction: Refraction,
+    wave_ref: float,
+    grid: Grid,
 ) -> list[np.ndarray]:
     """Cubes (nw, ny, nx) float32, flux per spaxel, of several data sets that share fibres and mask.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..qa.decisions import Decision
+from ..decisions import Decision
 from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
@@ -135,7 +135,17 @@ def extract_exposure(
     for turn in range(rounds):
         good = (result.used > MIN_USED) & model.alive[:, None]
         try:
-            sky = fit_sky(result.amplitude, result.variance, good, wavelength, lsf, throughput, positions, model.alive, rounds=3 + turn)
+            sky = fit_sky(
+                result.amplitude,
+                result.variance,
+                good,
+                wavelength,
+                lsf,
+                throughput,
+                positions,
+                model.alive,
+                rounds=3 + turn,
+            )
         except (SkyError, np.linalg.LinAlgError) as error:
             decisions.append(Decision("NOSKYFIT", f"no sky for cosmic rays and wavelength zero: {error}", "warn"))
             break
@@ -152,7 +162,11 @@ def extract_exposure(
         waves = corrected_wavelength(sky, zero)
         if not zero.used:
             decisions.append(
-                Decision("NOWAVEZERO", f"the sky is too weak or too unlike the line list for a wavelength zero (error {zero.error:.3f} A): that of the arcs is kept", "warn")
+                Decision(
+                    "NOWAVEZERO",
+                    f"the sky gives no wavelength zero (error {zero.error:.3f} A): that of the arcs is kept",
+                    "warn",
+                )
             )
     samples = np.zeros(result.amplitude.shape, np.uint8)
     samples[~model.alive] |= np.uint8(DQ.DEADFIBER)
@@ -163,7 +177,9 @@ def extract_exposure(
     lit = (result.model > 0.3 * np.asarray(noise)) & ~bad & ~cosmics
     pull = (image - model_image)[lit] / np.sqrt(floor[lit] + np.maximum(model_image[lit], 0))
     chi = 1.4826 * float(np.median(np.abs(pull))) if pull.size else float("nan")
-    return ScienceExtraction(result, samples, moved, flexure, background.astype(np.float32), cosmics, waves, sky, zero, chi, decisions)
+    return ScienceExtraction(
+        result, samples, moved, flexure, background.astype(np.float32), cosmics, waves, sky, zero, chi, decisions
+    )
 
 
 def hit_samples(pixels: np.ndarray, model: FiberModel, bit: np.uint8) -> np.ndarray:

@@ -117,20 +117,36 @@ def extract(
     result = None
     for _ in range(rounds if start is None else max(1, rounds - 1)):
         weight = np.where(bad, 0.0, 1.0 / (floor + under + np.maximum(expected, 0))).astype(np.float32)
-        amplitude, variance, used = extract_columns(columns, np.ascontiguousarray(weight.T), *model.windows, model.alive, RIDGE)
+        amplitude, variance, used = extract_columns(
+            columns, np.ascontiguousarray(weight.T), *model.windows, model.alive, RIDGE
+        )
         expected = model.image(amplitude, ny)
         result = Extraction(amplitude, variance, used, expected)
     return result
 
 
 def trace_offsets(
-    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, result: Extraction, span: int, stride: int = 1
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    result: Extraction,
+    span: int,
+    stride: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Shift [px] and relative widening of every fibre in blocks of ``span`` columns, each with its weight (1/variance)."""
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     weight = np.where(bad, 0.0, 1.0 / (floor + np.maximum(result.model, 0))).astype(np.float32)
     ss, sw, ws, ww = offset_sums(
-        np.ascontiguousarray(image, np.float32), weight, result.amplitude, model.trace, model.coef, model.block, span, model.alive, stride
+        np.ascontiguousarray(image, np.float32),
+        weight,
+        result.amplitude,
+        model.trace,
+        model.coef,
+        model.block,
+        span,
+        model.alive,
+        stride,
     )
     shift = np.divide(ss, sw, out=np.zeros_like(ss), where=sw > 0)
     widening = np.divide(ws, ww, out=np.zeros_like(ws), where=ww > 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..qa.decisions import Decision
+from ..decisions import Decision
 from .cosmics import find_spikes, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
@@ -16,6 +16,8 @@ from .spline import fit_common
 
 SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (its model errs by some per cent)
 MIN_SKY_FIBERS = 60
+EXTENDED_BETA = (3.5, 0.1)  # Moffat exponent and its prior width for extended objects
+EXTENDED_SEEING = (3.0, 1.5)  # arcsec
 OUTLIER_SIGMA = 6.0
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
 FTF_TERMS = 3  # Legendre terms along the channel of that correction
@@ -45,14 +47,28 @@ class FieldModel:
 
 
 def usable_samples(mask: np.ndarray) -> np.ndarray:
-    """(nf, nx) bool: samples whose value may be used.  A sample touched by a cosmic ray is usable when enough of its profile was not."""
+    """(nf, nx) bool: samples whose value may be used.
+
+    A sample touched by a cosmic ray is usable when enough of its profile was not.
+    """
     return (mask & UNUSABLE) == 0
 
 
 def model_field(
-    amplitude: np.ndarray, variance: np.ndarray, mask: np.ndarray, wavelength: np.ndarray, lsf: np.ndarray, throughput: np.ndarray,
-    positions: np.ndarray, alive: np.ndarray, refraction: Refraction, wave_ref: float, *, correct_ftf: bool = False,
-    fixed: tuple[float, float] | None = None, rounds: int = 3,
+    amplitude: np.ndarray,
+    variance: np.ndarray,
+    mask: np.ndarray,
+    wavelength: np.ndarray,
+    lsf: np.ndarray,
+    throughput: np.ndarray,
+    positions: np.ndarray,
+    alive: np.ndarray,
+    refraction: Refraction,
+    wave_ref: float,
+    *,
+    correct_ftf: bool = False,
+    fixed: tuple[float, float] | None = None,
+    rounds: int = 3,
 ) -> FieldModel:
     """Fit sky and brightest source in turn.
 
@@ -80,9 +96,29 @@ def model_field(
         spread = np.where(alive[:, None], variance / np.maximum(unit, 1e-9) ** 2, 0.0)
         level = np.where(alive[:, None], native / np.maximum(unit, 1e-9), 0.0)
         source, search = find_source(
-            positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, fixed=fixed, systematic=sky.level_scatter
+            positions,
+            centre,
+            density,
+            spread,
+            level,
+            good,
+            refraction,
+            wave_ref=wave_ref,
+            fixed=fixed,
+            systematic=sky.level_scatter,
         )
         source_native = np.zeros((nf, nx))
+        if source is not None and source.extended and fixed is None:
+            # Free wings of an extended object would be taken for sky, or the sky for its wings: they are held to a steep fall,
+            # which follows the exponential profile of a disk as far as the field reaches.
+            source, _ = find_source(
+                positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=sky.level_scatter,
+                beta=EXTENDED_BETA, seeing=EXTENDED_SEEING, elliptical=True,
+            )  # fmt: skip
+            text = (
+                f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest"
+            )
+            decisions = [d for d in decisions if d.code != "EXTENDED"] + [Decision("EXTENDED", text, "info")]
         if source is not None:
             source_native = source_light(source, rest, variance, good, sky, lsf, positions, refraction, alive, unit)
             share = _share(source_native, native, good)
@@ -91,7 +127,13 @@ def model_field(
                 order = np.argsort(np.where(alive, share, np.inf))
                 exclude = np.ones(nf, bool)
                 exclude[order[:MIN_SKY_FIBERS]] = False
-                decisions.append(Decision("FEWSKY", f"a bright source leaves no clean sky: the {MIN_SKY_FIBERS} fibres with least of it are used", "warn"))
+                decisions.append(
+                    Decision(
+                        "FEWSKY",
+                        f"a bright source leaves no clean sky: the {MIN_SKY_FIBERS} fibres with least of it are used",
+                        "warn",
+                    )
+                )
         # What neither sky nor source explains and no line could be: cosmic rays that the image did not show.
         local = smooth_source(rest - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
         predicted = native + source_native + local
@@ -99,7 +141,9 @@ def model_field(
         mask[spikes] |= np.uint8(DQ.OUTLIER)
         good = good & ~spikes
         if correct_ftf and turn == 0:
-            throughput, correction, decision = correct_throughput(amplitude - source_native, variance, good, sky, throughput, alive)
+            throughput, correction, decision = correct_throughput(
+                amplitude - source_native, variance, good, sky, throughput, alive
+            )
             decisions.append(decision)
     decisions += sky.decisions + (source.decisions if source is not None else [])
     return FieldModel(sky, source, source_native, search, mask, throughput, correction, list(dict.fromkeys(decisions)))
@@ -112,8 +156,16 @@ def _share(source: np.ndarray, sky: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def source_light(
-    source: PointSource, rest: np.ndarray, variance: np.ndarray, good: np.ndarray, sky: SkyModel, lsf: np.ndarray,
-    positions: np.ndarray, refraction: Refraction, alive: np.ndarray, unit: np.ndarray,
+    source: PointSource,
+    rest: np.ndarray,
+    variance: np.ndarray,
+    good: np.ndarray,
+    sky: SkyModel,
+    lsf: np.ndarray,
+    positions: np.ndarray,
+    refraction: Refraction,
+    alive: np.ndarray,
+    unit: np.ndarray,
 ) -> np.ndarray:
     """The source's light in every native sample (nf, nx) [e- per column], lines included.
 
@@ -147,7 +199,7 @@ def correct_throughput(
     """
     share = sky.fibers.sum() / alive.sum()
     if share < FTF_SHARE:
-        text = f"fibre-to-fibre correction refused: only {100 * share:.0f} % of the fibres hold sky alone, {100 * FTF_SHARE:.0f} % are needed"
+        text = f"fibre-to-fibre correction refused: {100 * share:.0f} % of the fibres are sky, {100 * FTF_SHARE:.0f} % needed"
         return throughput, None, Decision("FTFREFUSED", text, "warn")
     model = sky.native()
     nx = data.shape[1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import BSpline
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from .extract import FiberModel
 from .spline import CommonSpectrum, fit_common
@@ -14,7 +14,9 @@ from .spline import CommonSpectrum, fit_common
 KNOT_PIXELS = 1.0  # knots of a common spectrum, in native pixels
 THROUGHPUT_KNOTS = 14  # intervals of the smooth throughput of a fibre over the chip
 PIXEL_SCATTER = 0.015  # prior of the pixel-to-pixel response
-SMOOTH_COLUMNS = 20.0  # px along dispersion; slower structure belongs to the throughput or to the profile, not to pixels
+SMOOTH_COLUMNS = (
+    20.0  # px along dispersion; slower structure belongs to the throughput or to the profile, not to pixels
+)
 PLAUSIBLE_PIXEL = (0.6, 1.4)  # response outside is a defect, not a flat
 MIN_SIGNAL = 0.02  # of the column's peak light; below, the flat of a pixel cannot be told from 1
 
@@ -123,9 +125,13 @@ def measure_throughput(
         relative[~alive] = 1.0
         relative = np.clip(relative, 0.02, 5.0)
         relative /= fiber_mean(relative, wavelength, alive)
-    residual = np.where(good & alive[:, None], amplitude / (relative * np.maximum(model, 1e-6)) - 1.0, 0.0).astype(np.float32)
+    residual = np.where(good & alive[:, None], amplitude / (relative * np.maximum(model, 1e-6)) - 1.0, 0.0).astype(
+        np.float32
+    )
     noise = np.sqrt(np.maximum(variance, 1e-12)) / np.maximum(relative * model, 1e-6)
-    scatter = np.array([1.4826 * np.median(np.abs(residual[f][use[f]] / noise[f][use[f]])) if use[f].any() else 0.0 for f in range(nf)])
+    scatter = np.array(
+        [1.4826 * np.median(np.abs(residual[f][use[f]] / noise[f][use[f]])) if use[f].any() else 0.0 for f in range(nf)]
+    )
     return Throughput(relative, spectrum, residual, scatter)
 
 
@@ -159,8 +165,15 @@ class PixelFlat:
 
 
 def pixel_flat(
-    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, background: np.ndarray, model: FiberModel, throughput: Throughput,
-    wavelength: np.ndarray, lsf: np.ndarray, n_frames: int,
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    background: np.ndarray,
+    model: FiberModel,
+    throughput: Throughput,
+    wavelength: np.ndarray,
+    lsf: np.ndarray,
+    n_frames: int,
 ) -> PixelFlat:
     """Response of single pixels from a lamp or twilight frame.
 
@@ -184,9 +197,10 @@ def pixel_flat(
     variance = (np.maximum(expected + background, 1) + floor) / n_frames / np.maximum(expected, 1e-6) ** 2
     sane = lit & (ratio > 0.3) & (ratio < 1.8)
     w = np.where(sane, 1.0 / (variance + PIXEL_SCATTER**2), 0.0).astype(np.float32)
-    slow = gaussian_filter1d(w * ratio, SMOOTH_COLUMNS, axis=1, mode="nearest")
-    slow /= np.maximum(gaussian_filter1d(w, SMOOTH_COLUMNS, axis=1, mode="nearest"), 1e-12)
-    slow = np.where(slow > 0.2, slow, 1.0)
+    slow = _along_columns(ratio, w)
+    # A dust spot must not pull the smooth level of its surroundings: what stands out is left out of it.
+    spots = np.abs(ratio / slow - 1.0) > 4 * np.sqrt(variance + PIXEL_SCATTER**2)
+    slow = _along_columns(ratio, np.where(binary_dilation(spots, iterations=2), 0, w))
     deviation = np.where(lit, ratio / slow - 1.0, 0.0)
     defects = lit & ((1 + deviation < PLAUSIBLE_PIXEL[0]) | (1 + deviation > PLAUSIBLE_PIXEL[1]))
     defects &= np.abs(deviation) > 8 * np.sqrt(variance)
@@ -201,3 +215,12 @@ def pixel_flat(
     keep = np.where(np.abs(deviation) > 5 * np.sqrt(variance + prior), 1.0, keep)
     data = np.where(lit & ~defects, 1.0 + keep * deviation, 1.0).astype(np.float32)
     return PixelFlat(data, defects, float(np.sqrt(prior)))
+
+
+def _along_columns(ratio: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted running mean of ``ratio`` along dispersion; 1 where there is nothing to average."""
+    top = gaussian_filter1d(weight * ratio, SMOOTH_COLUMNS, axis=1, mode="nearest")
+    bottom = gaussian_filter1d(weight, SMOOTH_COLUMNS, axis=1, mode="nearest")
+    enough = bottom > 1e-3 * bottom.max() if bottom.size else bottom > 0
+    slow = np.divide(top, bottom, out=np.ones_like(top), where=enough & (bottom > 0))
+    return np.where(slow > 0.2, slow, 1.0)

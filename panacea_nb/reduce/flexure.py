@@ -44,7 +44,13 @@ def _basis(nf: int, nx: int) -> np.ndarray:
 
 
 def row_flexure(
-    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, background: np.ndarray, *, max_rounds: int = 8
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    background: np.ndarray,
+    *,
+    max_rounds: int = 8,
 ) -> tuple[RowFlexure, FiberModel, Extraction]:
     """Fit a smooth shift of all traces to a frame.
 
@@ -64,7 +70,8 @@ def row_flexure(
     rounds = 0
     converged = False
     shift = weight = np.zeros((nf, n))
-    for rounds in range(1, max_rounds + 1):
+    while rounds < max_rounds:
+        rounds += 1
         shift, weight, _, _ = trace_offsets(data, noise, bad, shifted, result, SPAN, STRIDE)
         good = (weight > 0) & model.alive[:, None] & (np.abs(shift) < 1.5)
         if good.sum() < 20:

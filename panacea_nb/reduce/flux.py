@@ -12,7 +12,7 @@ from .flat import smooth_design
 
 # Bands in which the air of the Earth, or the star's own hydrogen lines, hide the instrument's response [A, air].
 # Telluric: Kurucz et al. 1984 atlas bands as commonly masked; hydrogen: Balmer and Paschen series.
-TELLURIC_BANDS = ((6270, 6330), (6860, 6965), (7150, 7340), (7585, 7715), (8100, 8360), (8920, 9220), (9280, 9800))
+TELLURIC_BANDS = ((6270, 6330), (6860, 6965), (7150, 7340), (7585, 7715), (8100, 8360), (8920, 9850))
 HYDROGEN_LINES = (3734.4, 3750.2, 3770.6, 3797.9, 3835.4, 3889.1, 3970.1, 4101.7, 4340.5, 4861.3, 6562.8, 8545.4, 8598.4, 8665.0,
                   8750.5, 8862.8, 9014.9, 9229.0, 9546.0, 10049.4)  # fmt: skip
 HYDROGEN_HALF_WIDTH = 25.0  # A; white dwarfs' wings reach further but the published bands hold the same
@@ -96,7 +96,10 @@ def standard_response(
         )
     ratio = np.where(usable, published / np.where(usable, counts * default, 1.0), np.nan)
     smooth = median_filter(np.where(usable, ratio, np.nanmedian(ratio)), 31, mode="nearest")
-    usable &= np.abs(ratio - smooth) < 6 * np.abs(ratio) * np.where(usable, error / np.maximum(counts, 1e-300), 1.0) + 0.03 * smooth
+    usable &= (
+        np.abs(ratio - smooth)
+        < 6 * np.abs(ratio) * np.where(usable, error / np.maximum(counts, 1e-300), 1.0) + 0.03 * smooth
+    )
     intervals = max(2, int(round((wavelength[-1] - wavelength[0]) / RESPONSE_KNOT)))
     design = smooth_design(wavelength.size, intervals)
     weight = np.where(usable, 1.0 / ((error / np.maximum(counts, 1e-300)) ** 2 + 0.005**2), 0.0)
@@ -108,4 +111,6 @@ def standard_response(
     spread = 1.4826 * np.median(np.abs((ratio - fit)[usable]))
     covariance = np.linalg.inv(normal)
     sigma = np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design)) * max(1.0, spread / 0.005)
-    return Response(wavelength, default * fit, default * sigma, fit, np.where(np.isfinite(ratio), ratio * default, np.nan), usable)
+    return Response(
+        wavelength, default * fit, default * sigma, fit, np.where(np.isfinite(ratio), ratio * default, np.nan), usable
+    )

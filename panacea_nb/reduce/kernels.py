@@ -373,7 +373,9 @@ def warm_up() -> None:
     model_columns(amplitude, window, first, ny)
     offset_sums(image, image, amplitude, trace, coef, block, block, alive, 1)
     columns = np.arange(0, nx, 2)
-    profile_normal_equations(image, image, amplitude.astype(float), trace, np.ones(nf), columns, np.ones((nf, columns.size, 6)))
+    profile_normal_equations(
+        image, image, amplitude.astype(float), trace, np.ones(nf), columns, np.ones((nf, columns.size, 6))
+    )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,14 @@ def fill_gaps(value: np.ndarray, good: np.ndarray) -> np.ndarray:
     return out
 
 
-def rectify(value: np.ndarray, variance: np.ndarray, mask: np.ndarray, usable: np.ndarray, wavelength: np.ndarray, grid: np.ndarray):
+def rectify(
+    value: np.ndarray,
+    variance: np.ndarray,
+    mask: np.ndarray,
+    usable: np.ndarray,
+    wavelength: np.ndarray,
+    grid: np.ndarray,
+):
     """Interpolate a density (per A) and its variance onto ``grid``.
 
     Parameters

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
+from ..decisions import Decision
 from ..errors import PanaceaError
-from ..qa.decisions import Decision
 from .flat import knot_step, reference_variance
 from .spline import CommonSpectrum, fit_common
 
@@ -17,6 +17,7 @@ CLIP_RUN = 3.5  # means of five neighbouring samples: faint emission lines
 FLAT_ERROR = 0.003  # what the fibre flat may be wrong by, in the choice of sky fibres
 MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
+NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
 
 
@@ -89,7 +90,9 @@ def fiber_levels(amplitude: np.ndarray, weight: np.ndarray, model: np.ndarray) -
     return scale, error
 
 
-def choose_fibers(level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, int]:
+def choose_fibers(
+    level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, int]:
     """Fibres that hold sky alone, and the degree of gradient that they can carry.
 
     Starts from the faintest third, fits a plane, and takes in every fibre that agrees with it, until nothing changes.  An object
@@ -123,9 +126,21 @@ def choose_fibers(level: np.ndarray, error: np.ndarray, alive: np.ndarray, posit
             break
         chosen = new
     if chosen.sum() < 0.35 * usable.sum():
-        faintest = usable & (level <= order[max(MIN_FIBERS, int(FAINTEST * order.size)) - 1])
-        return faintest, 0
+        return faintest_fibers(level, error, usable, positions), 0
     return chosen, degree
+
+
+def faintest_fibers(level: np.ndarray, error: np.ndarray, usable: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The `FAINTEST` share of the fibres, (nf,) bool, by the mean level of each fibre and its neighbours.
+
+    The mean over neighbours keeps the choice from preferring fibres that are faint by noise or by an error of the flat alone,
+    which would make the sky too faint.
+    """
+    distance = np.hypot(*(positions[:, None, k] - positions[None, :, k] for k in (0, 1)))
+    weight = np.exp(-0.5 * (distance / NEIGHBOURHOOD) ** 2) * np.where(usable, 1.0 / error**2, 0.0)[None, :]
+    smooth = weight @ np.where(usable, level, 0.0) / np.maximum(weight.sum(axis=1), 1e-30)
+    smooth = np.where(usable, smooth, np.inf)
+    return usable & (smooth <= np.sort(smooth)[max(MIN_FIBERS, int(FAINTEST * usable.sum())) - 1])
 
 
 def _shift_terms(nf: int, nx: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,14 +199,17 @@ def fit_sky(
     if exclude is not None:
         may &= ~exclude
     if may.sum() < MIN_FIBERS:
-        raise SkyError(f"only {int(may.sum())} fibres could serve as sky, {MIN_FIBERS} are needed: choose sky fibres by hand")
+        raise SkyError(
+            f"only {int(may.sum())} fibres could serve as sky, {MIN_FIBERS} are needed: choose sky fibres by hand"
+        )
     density = np.where(usable, data / np.maximum(throughput * dispersion, 1e-9), np.nan)
     with np.errstate(all="ignore"):
         first = np.array([np.nanmedian(density[f]) if may[f] else np.inf for f in range(nf)])
     chosen = may & (first <= np.sort(first[may])[max(MIN_FIBERS, may.sum() // 3) - 1])
     if fibers is not None:
         chosen = may & fibers
-    degree = 1
+    # A plane through a few fibres on one side of the field would run away on the other.
+    degree = 0 if fibers is not None and fibers.sum() < 0.35 * alive.sum() else 1
     shift_coef, width_coef = np.zeros(3), np.zeros(3)
     spectrum = None
     for turn in range(rounds):
@@ -241,20 +259,38 @@ def fit_sky(
         shift = shift_coef[0] * f_axis + shift_coef[1] * f_axis * x_axis + shift_coef[2] * (f_axis**2 - 1 / 3)
         lam = wavelength + shift * px
         extra, _ = reference_variance(wavelength, lsf, alive)
-        extra = extra + (width_coef[0] * f_axis + width_coef[1] * f_axis * x_axis + width_coef[2] * (f_axis**2 - 1 / 3)) * px**2
+        extra = (
+            extra
+            + (width_coef[0] * f_axis + width_coef[1] * f_axis * x_axis + width_coef[2] * (f_axis**2 - 1 / 3)) * px**2
+        )
     level, error = fiber_levels(data, np.where(clipped, 0, base_weight), model)
     inner = chosen[:, None] & usable & ~clipped
     chi = 1.4826 * float(np.median(np.abs(z[inner])))
     if degree == 0 and fibers is None:
         decisions.append(
-            Decision("SKYFAINT", f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted", "warn")
+            Decision(
+                "SKYFAINT",
+                f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted",
+                "warn",
+            )
         )
     spread = 1.4826 * float(np.median(np.abs(level[chosen] - np.median(level[chosen]))))
     statistical = float(np.median(np.sqrt(np.maximum(error[chosen] ** 2 - FLAT_ERROR**2, 0))))
     scatter = float(np.sqrt(max(spread**2 - statistical**2, FLAT_ERROR**2)))
     terms = {"shift": shift_coef, "width": width_coef, "degree": np.array([degree])}
     return SkyModel(
-        spectrum, throughput * dispersion * gradient[:, None], extra, lam, gradient, terms, chosen, level, error, chi, scatter, decisions
+        spectrum,
+        throughput * dispersion * gradient[:, None],
+        extra,
+        lam,
+        gradient,
+        terms,
+        chosen,
+        level,
+        error,
+        chi,
+        scatter,
+        decisions,
     )
 
 
@@ -281,7 +317,9 @@ class WavelengthZero:
 
 
 def _solve_zero(design_lines, derivative, value, weight, continuum, with_slope, z):
-    columns = np.concatenate([design_lines, continuum, [derivative], [derivative * z] if with_slope else np.zeros((0, z.size))])
+    columns = np.concatenate(
+        [design_lines, continuum, [derivative], [derivative * z] if with_slope else np.zeros((0, z.size))]
+    )
     dw = columns * weight
     normal = dw @ columns.T
     scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
@@ -321,6 +359,7 @@ def zero_from_lines(sky: SkyModel, lines: np.ndarray, lsf_sigma: np.ndarray) -> 
     weight = 1.0 / variance
     with_slope = inside.size >= 8
     model = value
+    solution = np.zeros(inside.size)
     if inside.size == 0:
         return WavelengthZero(0.0, 0.0, np.inf, False, 0, grid, value, value)
     for turn in range(8):
@@ -399,5 +438,3 @@ def corrected_wavelength(sky: SkyModel, zero: WavelengthZero) -> np.ndarray:
     low, high = zero.grid[0], zero.grid[-1]
     z = 2 * (sky.wavelength - low) / (high - low) - 1
     return sky.wavelength - zero.shift - zero.slope * z
-
-

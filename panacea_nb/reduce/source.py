@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from scipy.optimize import least_squares
 
+from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
-from ..qa.decisions import Decision
 
 N_CHUNKS = 24  # wavelength bins in which the shape of the source is fitted
 SUBPOINTS = 5  # per side of a lenslet, to integrate the PSF over its area
@@ -21,6 +21,9 @@ DETECTION = 5.0  # S/N of the matched filter over the whole channel
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 SYSTEMATIC = 0.003  # of the sky per fibre: flat and sky errors that do not average over wavelength
 DEFAULT_FWHM = 1.5
+ELLIPTICITY = 0.3  # prior width of the shear of extended objects
+MAX_SEEING = 2.9  # arcsec; a wider object is extended
+MIN_BETA = 2.2  # shallower wings are those of a galaxy
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class PointSource:
     chi : float, reduced chi-square of the fit over fibres and chunks
     chunk_wave, chunk_flux, chunk_error : (n,) source flux by chunk, unit of the data
     decisions : list of Decision
+    shear : ellipticity of an extended object's model; 0, 0 for a point source
     """
 
     x: float
@@ -54,6 +58,12 @@ class PointSource:
     chunk_flux: np.ndarray
     chunk_error: np.ndarray
     decisions: list[Decision] = field(default_factory=list)
+    shear: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def extended(self) -> bool:
+        """Whether the fitted shape is no star's: wider than any seeing the telescope works in, or with the wings of a galaxy."""
+        return self.fwhm > MAX_SEEING or self.beta < MIN_BETA
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,10 @@ class Refraction:
 
 
 @njit(cache=True)
-def _moffat_sums(px, py, x, y, alpha2, beta, pitch, n_sub):
-    """Moffat values summed over ``n_sub`` x ``n_sub`` points of each lenslet, (n, nf)."""
+def _moffat_sums(px, py, x, y, alpha2, beta, pitch, n_sub, e1, e2):
+    """Moffat values summed over ``n_sub`` x ``n_sub`` points of each lenslet, (n, nf); e1, e2 shear it at constant area."""
     out = np.zeros((x.size, px.size))
+    norm = 1.0 / np.sqrt(1.0 - e1 * e1 - e2 * e2)
     for i in range(x.size):
         inverse = 1.0 / alpha2[i]
         for f in range(px.size):
@@ -83,27 +94,41 @@ def _moffat_sums(px, py, x, y, alpha2, beta, pitch, n_sub):
                 dx = px[f] - x[i] + ((a + 0.5) / n_sub - 0.5) * pitch
                 for b in range(n_sub):
                     dy = py[f] - y[i] + ((b + 0.5) / n_sub - 0.5) * pitch
-                    total += np.exp(-beta * np.log(1.0 + (dx * dx + dy * dy) * inverse))
+                    r2 = norm * ((1.0 - e1) * dx * dx - 2.0 * e2 * dx * dy + (1.0 + e1) * dy * dy)
+                    total += np.exp(-beta * np.log(1.0 + r2 * inverse))
             out[i, f] = total
     return out
 
 
 def lenslet_fractions(
-    positions: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: np.ndarray, beta: float, subpoints: int = SUBPOINTS
+    positions: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    fwhm: np.ndarray,
+    beta: float,
+    subpoints: int = SUBPOINTS,
+    shear: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
     """Share of a Moffat source's light in each lenslet, (n, nf), for n positions and widths.
 
     The lenslets tile the field; the sum over an endless field is one, so that light outside the field is accounted for.
-    Moffat (1969, A&A 3, 455), integrated over 5 x 5 points of each lenslet.
+    Moffat (1969, A&A 3, 455), integrated over 5 x 5 points of each lenslet.  ``shear`` makes it elliptical at constant area.
     """
     alpha2 = np.broadcast_to((np.asarray(fwhm, float) / 2) ** 2 / (2 ** (1 / beta) - 1), np.shape(x)).copy()
     px, py = np.ascontiguousarray(positions[:, 0], float), np.ascontiguousarray(positions[:, 1], float)
-    total = _moffat_sums(px, py, np.asarray(x, float), np.asarray(y, float), alpha2, float(beta), LENSLET_PITCH, subpoints)
+    total = _moffat_sums(
+        px, py, np.asarray(x, float), np.asarray(y, float), alpha2, float(beta), LENSLET_PITCH, subpoints, *shear
+    )
     return total * ((beta - 1) / (np.pi * alpha2) * LENSLET_PITCH**2 / subpoints**2)[:, None]
 
 
 def chunk_means(
-    value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray, wave: np.ndarray, n_chunks: int = N_CHUNKS,
+    value: np.ndarray,
+    variance: np.ndarray,
+    sky: np.ndarray,
+    good: np.ndarray,
+    wave: np.ndarray,
+    n_chunks: int = N_CHUNKS,
     systematic: float = SYSTEMATIC,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted means of (nf, nw) data in wavelength bins.
@@ -139,7 +164,12 @@ def chunk_means(
 
 
 def detection_map(
-    positions: np.ndarray, wave: np.ndarray, means: np.ndarray, variances: np.ndarray, refraction: Refraction, wave_ref: float,
+    positions: np.ndarray,
+    wave: np.ndarray,
+    means: np.ndarray,
+    variances: np.ndarray,
+    refraction: Refraction,
+    wave_ref: float,
     fwhm: float = DEFAULT_FWHM,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Matched filter over a grid of positions.
@@ -159,17 +189,24 @@ def detection_map(
         norm = (p**2) @ w
         by_chunk[k] = (p @ (means[k] * w)) / np.sqrt(np.maximum(norm, 1e-300))
     # Chunks add up in inverse variance of the flux, with the S/N that a flat spectrum would have.
-    scale = np.array([np.sqrt(np.median(1.0 / variances[k][np.isfinite(variances[k])])) if np.isfinite(variances[k]).any() else 0.0 for k in range(wave.size)])
+    scale = np.array(
+        [
+            np.sqrt(np.median(1.0 / variances[k][np.isfinite(variances[k])]))
+            if np.isfinite(variances[k]).any()
+            else 0.0
+            for k in range(wave.size)
+        ]
+    )
     snr = (by_chunk * scale[:, None]).sum(axis=0) / max(np.sqrt((scale**2).sum()), 1e-300)
     shape = (ys.size, xs.size)
     return xs, ys, snr.reshape(shape), by_chunk.reshape(-1, *shape)
 
 
 def _shapes(par, positions, wave, wave_ref, refraction):
-    x, y, log_fwhm, exponent, beta = par
+    x, y, log_fwhm, exponent, beta, *shear = par
     dx, dy = refraction.offset(wave, wave_ref)
     fwhm = np.exp(log_fwhm) * (wave / wave_ref) ** exponent
-    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta)
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=tuple(shear) or (0.0, 0.0))
 
 
 def _chunk_fluxes(shape, means, weight):
@@ -179,9 +216,19 @@ def _chunk_fluxes(shape, means, weight):
 
 
 def fit_point_source(
-    positions: np.ndarray, wave: np.ndarray, means: np.ndarray, variances: np.ndarray, refraction: Refraction, wave_ref: float,
-    *, start: tuple[float, float], snr: float, fixed: bool = False, beta: tuple[float, float] = MOFFAT_BETA,
+    positions: np.ndarray,
+    wave: np.ndarray,
+    means: np.ndarray,
+    variances: np.ndarray,
+    refraction: Refraction,
+    wave_ref: float,
+    *,
+    start: tuple[float, float],
+    snr: float,
+    fixed: bool = False,
+    beta: tuple[float, float] = MOFFAT_BETA,
     seeing: tuple[float, float] = SEEING_PRIOR,
+    elliptical: bool = False,
 ) -> PointSource:
     """Fit position, width and shape of one source to all chunks together; the chunks' fluxes are free.
 
@@ -191,7 +238,11 @@ def fit_point_source(
     root = np.sqrt(weight)
     # A bright star's residuals are those of the model, not of the photons: a floor of 2 % of the local light.
     peak = np.abs(means).max(axis=1, keepdims=True)
-    limited = np.where(weight > 0, 1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + (0.01 * np.abs(means)) ** 2 + (5e-4 * peak) ** 2), 0.0)
+    limited = np.where(
+        weight > 0,
+        1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + (0.01 * np.abs(means)) ** 2 + (5e-4 * peak) ** 2),
+        0.0,
+    )
 
     def residuals(p):
         par = np.array([start[0], start[1], *p]) if fixed else p
@@ -202,12 +253,15 @@ def fit_point_source(
             (par[3] - SEEING_EXPONENT[0]) / SEEING_EXPONENT[1],
             (par[4] - beta[0]) / beta[1],
             (np.exp(par[2]) - seeing[0]) / seeing[1],
+            *(par[5:] / ELLIPTICITY),
         ]
         return np.concatenate([rest, priors])
 
     tail = [np.log(min(max(seeing[0], FWHM_LIMITS[0] * 1.05), FWHM_LIMITS[1] * 0.95)), SEEING_EXPONENT[0], beta[0]]
     low = [np.log(FWHM_LIMITS[0]), -0.5, 1.8]
     high = [np.log(FWHM_LIMITS[1]), 0.1, 8.0]
+    if elliptical:
+        tail, low, high = [*tail, 0.0, 0.0], [*low, -0.6, -0.6], [*high, 0.6, 0.6]
     if fixed:
         p0, bounds = np.array(tail), (low, high)
     else:
@@ -229,18 +283,36 @@ def fit_point_source(
         decisions.append(Decision("PSFLIMIT", f"seeing fit ended at its limit ({np.exp(par[2]):.2f} arcsec)", "warn"))
     inside = np.min(np.hypot(positions[:, 0] - par[0], positions[:, 1] - par[1]))
     if inside > LENSLET_PITCH:
-        decisions.append(Decision("SRCEDGE", f"the source lies {inside:.2f} arcsec outside the field: its flux rests on the PSF's wings", "warn"))
+        decisions.append(
+            Decision(
+                "SRCEDGE",
+                f"the source lies {inside:.2f} arcsec outside the field: its flux rests on the PSF's wings",
+                "warn",
+            )
+        )
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
+        tuple(float(v) for v in par[5:]) or (0.0, 0.0),
     )  # fmt: skip
 
 
 def find_source(
-    positions: np.ndarray, wave: np.ndarray, value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray,
-    refraction: Refraction, *, wave_ref: float, window: tuple[float, float] | None = None,
-    fixed: tuple[float, float] | None = None, beta: tuple[float, float] = MOFFAT_BETA, seeing: tuple[float, float] = SEEING_PRIOR,
+    positions: np.ndarray,
+    wave: np.ndarray,
+    value: np.ndarray,
+    variance: np.ndarray,
+    sky: np.ndarray,
+    good: np.ndarray,
+    refraction: Refraction,
+    *,
+    wave_ref: float,
+    window: tuple[float, float] | None = None,
+    fixed: tuple[float, float] | None = None,
+    beta: tuple[float, float] = MOFFAT_BETA,
+    seeing: tuple[float, float] = SEEING_PRIOR,
     systematic: float = SYSTEMATIC,
+    elliptical: bool = False,
 ) -> tuple[PointSource | None, dict]:
     """Look for the brightest source of the field.
 
@@ -263,9 +335,30 @@ def find_source(
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
     best = float(snr[j, i])
-    search = {"x": xs, "y": ys, "snr": snr, "best": best, "wave": centres, "means": means, "variances": variances, "line": np.nan}
+    search = {
+        "x": xs,
+        "y": ys,
+        "snr": snr,
+        "best": best,
+        "wave": centres,
+        "means": means,
+        "variances": variances,
+        "line": np.nan,
+    }
     if fixed is not None:
-        source = fit_point_source(positions, centres, means, variances, refraction, wave_ref, start=fixed, snr=best, fixed=True, beta=beta, seeing=seeing)
+        source = fit_point_source(
+            positions,
+            centres,
+            means,
+            variances,
+            refraction,
+            wave_ref,
+            start=fixed,
+            snr=best,
+            fixed=True,
+            beta=beta,
+            seeing=seeing,
+        )
         return source, search
     if best < DETECTION:
         found = _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys)
@@ -276,7 +369,19 @@ def find_source(
         best, i, j, centres, means, variances = found
         search.update(wave=centres, means=means, variances=variances, line=float(centres[0]))
     start = (float(xs[i]), float(ys[j]))
-    source = fit_point_source(positions, centres, means, variances, refraction, wave_ref, start=start, snr=best, beta=beta, seeing=seeing)
+    source = fit_point_source(
+        positions,
+        centres,
+        means,
+        variances,
+        refraction,
+        wave_ref,
+        start=start,
+        snr=best,
+        beta=beta,
+        seeing=seeing,
+        elliptical=elliptical,
+    )
     return source, search
 
 
@@ -306,10 +411,12 @@ def _line_search(positions, wave, value, variance, sky, good, refraction, wave_r
     return best
 
 
-def source_shapes(source: PointSource, positions: np.ndarray, wave: np.ndarray, refraction: Refraction, n_nodes: int = 48) -> np.ndarray:
+def source_shapes(
+    source: PointSource, positions: np.ndarray, wave: np.ndarray, refraction: Refraction, n_nodes: int = 48
+) -> np.ndarray:
     """Share of the source's light in each fibre at each wavelength, (nf, nw), interpolated between nodes."""
     nodes = np.linspace(wave.min(), wave.max(), n_nodes)
-    par = (source.x, source.y, np.log(source.fwhm), source.exponent, source.beta)
+    par = (source.x, source.y, np.log(source.fwhm), source.exponent, source.beta, *source.shear)
     at = _shapes(par, positions, nodes, source.wave_ref, refraction)
     s = (np.asarray(wave) - nodes[0]) / (nodes[1] - nodes[0])
     k = np.clip(np.floor(s).astype(int), 0, n_nodes - 2)
@@ -336,7 +443,9 @@ class ExtractedSpectrum:
     share: np.ndarray
 
 
-def extract_source(shape: np.ndarray, value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray) -> ExtractedSpectrum:
+def extract_source(
+    shape: np.ndarray, value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray
+) -> ExtractedSpectrum:
     """Optimal extraction with the source's own shape as profile (Horne 1986), normalised to all of its light.
 
     All arrays (nf, nw).  ``sky`` is summed with the same weights, as users of the spectrum files expect.

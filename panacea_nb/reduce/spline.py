@@ -113,9 +113,14 @@ def _derivatives(coef, lam, start, step):
         r = s - i
         q = 1.0 - r
         first[k] = (
-            -coef[i] * q * q + coef[i + 1] * (3 * r * r - 4 * r) + coef[i + 2] * (-3 * q * q + 4 * q) + coef[i + 3] * r * r
+            -coef[i] * q * q
+            + coef[i + 1] * (3 * r * r - 4 * r)
+            + coef[i + 2] * (-3 * q * q + 4 * q)
+            + coef[i + 3] * r * r
         ) / (2.0 * step)
-        second[k] = (coef[i] * q + coef[i + 1] * (3 * r - 2) + coef[i + 2] * (3 * q - 2) + coef[i + 3] * r) / (step * step)
+        second[k] = (coef[i] * q + coef[i + 1] * (3 * r - 2) + coef[i + 2] * (3 * q - 2) + coef[i + 3] * r) / (
+            step * step
+        )
     return first, second
 
 
@@ -205,7 +210,7 @@ def fit_common(
     penalty = stiffness * mean
     # sum of squared second differences of the coefficients, in banded form
     matrix[-1, 2:-2] += 6 * penalty
-    matrix[-1, [0, -1]] += penalty + 1e-9 * mean
+    matrix[-1, [0, -1]] += penalty
     matrix[-1, [1, -2]] += 5 * penalty
     matrix[-2, 1:] += -4 * penalty
     matrix[-2, [1, -1]] += 2 * penalty

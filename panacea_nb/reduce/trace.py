@@ -125,7 +125,8 @@ def initial_traces(
         shift, good, other = _match_amplifier(central, reference[part], dead[part], k * AMP_ROWS)
         if good < 0.35:
             raise TraceError(
-                f"the fibres of the {'bottom top'.split()[k]} amplifier were not recognised (pattern match {good:.2f}, 0.35 needed): "
+                f"the fibres of the {'bottom top'.split()[k]} amplifier were not recognised "
+                f"(pattern match {good:.2f}, 0.35 needed): "
                 "is the flat or twilight exposed, and of this channel?"
             )
         start[part] += shift
@@ -214,7 +215,9 @@ def blurred(image: np.ndarray, sigma: float, step: int = 8) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     ny, nx = image.shape
-    small = image[: ny // step * step, : nx // step * step].reshape(ny // step, step, nx // step, step).mean(axis=(1, 3))
+    small = (
+        image[: ny // step * step, : nx // step * step].reshape(ny // step, step, nx // step, step).mean(axis=(1, 3))
+    )
     return gaussian_filter(small.astype(np.float64), sigma / step, mode="constant", truncate=3.5)
 
 
@@ -285,7 +288,13 @@ def detector_basis(nf: int, columns: np.ndarray, nx: int, degree: int) -> np.nda
 
 
 def fit_profile(
-    image: np.ndarray, weight: np.ndarray, amplitude: np.ndarray, trace: np.ndarray, widths: np.ndarray, alive: np.ndarray, step: int,
+    image: np.ndarray,
+    weight: np.ndarray,
+    amplitude: np.ndarray,
+    trace: np.ndarray,
+    widths: np.ndarray,
+    alive: np.ndarray,
+    step: int,
     block: int = PROFILE_BLOCK,
 ) -> np.ndarray:
     """Coefficients (nf, n_blocks, N_COEF) of the profiles that best make the image from the given amplitudes and traces.
@@ -339,12 +348,18 @@ def gaussian_coef(nf: int, nx: int, fwhm: float) -> np.ndarray:
 def find_dead(amplitude: np.ndarray, expected_dead: np.ndarray) -> np.ndarray:
     """Fibres with almost no light against their neighbours; those said to be dead are dead only if they are dark."""
     level = np.median(amplitude, axis=1)
-    around = median_filter(np.where(expected_dead, np.nan_to_num(np.median(level)), level), 15, mode="nearest")
+    around = median_filter(np.where(expected_dead, np.nan_to_num(np.median(level)), level), 15, mode="mirror")
     return level < DEAD_SHARE * around
 
 
 def trace_fibers(
-    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, reference: np.ndarray, expected_dead: np.ndarray, *, rounds: int = 5
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    reference: np.ndarray,
+    expected_dead: np.ndarray,
+    *,
+    rounds: int = 5,
 ) -> TraceResult:
     """Traces, profiles, dead fibres and scattered light from a well exposed flat or twilight.
 
@@ -368,10 +383,14 @@ def trace_fibers(
     columns, centres, offset, match, runner_up = initial_traces(image, bad, reference, expected_dead)
     seen = np.isfinite(centres).mean(axis=1) > 0.5
     if (~seen & ~expected_dead).sum() > nf // 5:
-        raise TraceError(f"only {int(seen.sum())} of {nf} fibres were found on the flat: is it exposed, and of this channel?")
+        raise TraceError(
+            f"only {int(seen.sum())} of {nf} fibres were found on the flat: is it exposed, and of this channel?"
+        )
     trace, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, expected_dead | ~seen)
     # A dead fibre may still pass a little light: all take part until their light has been measured.
-    state = _State(FiberModel(trace, gaussian_coef(nf, nx, 4.0), PROFILE_BLOCK, np.ones(nf, bool)), np.ones(nf), residual)
+    state = _State(
+        FiberModel(trace, gaussian_coef(nf, nx, 4.0), PROFILE_BLOCK, np.ones(nf, bool)), np.ones(nf), residual
+    )
     gap = gap_pixels(state.model, ny)
     background, result, dead = np.zeros_like(image), None, np.zeros(nf, bool)
     for turn in range(rounds):
@@ -381,7 +400,9 @@ def trace_fibers(
         state = _improve(state, *clean, stride, 24 if last else 9, dead)
         if turn in (0, rounds - 3):
             # Light under the fibres looks like wide profiles: it has to go early.
-            result = extract(image, noise, bad, state.model, background=background, start=None if result is None else result.model)
+            result = extract(
+                image, noise, bad, state.model, background=background, start=None if result is None else result.model
+            )
             background = scattered_light(fit_scatter(image, result.model, bad, gap), result.model)
             dead = find_dead(result.amplitude, expected_dead)
     result = extract(image, noise, bad, state.model, background=background, start=result.model)
@@ -401,9 +422,15 @@ class _State:
     residual: np.ndarray
 
 
-def _thinned(image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _thinned(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every ``stride``-th column of a frame: enough for the early rounds."""
-    rows = np.broadcast_to(np.asarray(noise, np.float32), (image.shape[0], 1)) if np.shape(noise)[-1] == 1 else noise[:, ::stride]
+    rows = (
+        np.broadcast_to(np.asarray(noise, np.float32), (image.shape[0], 1))
+        if np.shape(noise)[-1] == 1
+        else noise[:, ::stride]
+    )
     return np.ascontiguousarray(image[:, ::stride]), rows, np.ascontiguousarray(bad[:, ::stride])
 
 
@@ -423,14 +450,16 @@ def _improve(
     result = extract(image, noise, bad, model)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     weight = np.where(bad, 0, 1.0 / (floor + np.maximum(result.model, 0) + 1e-4 * result.model**2)).astype(np.float32)
-    coef = fit_profile(image, weight, result.amplitude, model.trace, state.widths, model.alive, step, PROFILE_BLOCK // stride)
+    coef = fit_profile(
+        image, weight, result.amplitude, model.trace, state.widths, model.alive, step, PROFILE_BLOCK // stride
+    )
     model = FiberModel(model.trace, coef, PROFILE_BLOCK // stride, model.alive)
     result = extract(image, noise, bad, model, start=result.model)
     span = max(1, SPAN // stride)
     shift, w_shift, widening, w_width = trace_offsets(image, noise, bad, model, result, span)
     middle = np.minimum((np.arange(shift.shape[1]) * span + (span - 1) / 2) * stride, nx - 1)
     at = np.clip(middle.round().astype(int), 0, nx - 1)
-    trace, residual = fit_traces(middle, state.model.trace[:, at] + np.clip(shift, -0.6, 0.6), w_shift, nx, dead)
+    trace, residual = fit_traces(at, state.model.trace[:, at] + np.clip(shift, -0.6, 0.6), w_shift, nx, dead)
     change = np.average(widening, axis=1, weights=w_width + 1e-12)
     change -= np.median(change[~dead])
     widths = np.where(dead, 1.0, np.clip(state.widths * (1 + np.clip(change, -0.05, 0.05)), 0.85, 1.15))

@@ -9,8 +9,8 @@ from numpy.polynomial import legendre
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import erf
 
+from ..decisions import Decision
 from ..errors import PanaceaError
-from ..qa.decisions import Decision
 
 BLEND_DISTANCE = 9.0  # px; closer lines disturb each other's centres
 FIT_REACH = 7  # px on each side of a line that its fit uses
@@ -71,7 +71,9 @@ def pixel_gaussian(x: np.ndarray, centre: np.ndarray, sigma: np.ndarray) -> np.n
     return 0.5 * (erf((x + 0.5 - centre) / s) - erf((x - 0.5 - centre) / s))
 
 
-def fit_line(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: int, high: int, sigma: float = START_SIGMA):
+def fit_line(
+    spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: int, high: int, sigma: float = START_SIGMA
+):
     """Fit one pixel-integrated Gaussian on a constant to all fibres at once (Levenberg-Marquardt, vectorised over fibres).
 
     Parameters
@@ -88,6 +90,7 @@ def fit_line(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: 
     nf, nx = spectra.shape
     start = np.round(np.nan_to_num(guess)).astype(int)
     inside = (start - low >= 0) & (start + high < nx) & np.isfinite(guess)
+    guess = np.where(np.isfinite(guess), guess, start)
     start = np.clip(start, low, nx - high - 1)
     columns = start[:, None] + np.arange(-low, high + 1)
     rows = np.arange(nf)[:, None]
@@ -107,7 +110,10 @@ def fit_line(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: 
         f, c, s = par[:, :1], par[:, 1:2], par[:, 2:3]
         shape = pixel_gaussian(columns, c, s)
         up, down = (columns + 0.5 - c) / s, (columns - 0.5 - c) / s
-        g_up, g_down = np.exp(-0.5 * up**2) / (np.sqrt(2 * np.pi) * s), np.exp(-0.5 * down**2) / (np.sqrt(2 * np.pi) * s)
+        g_up, g_down = (
+            np.exp(-0.5 * up**2) / (np.sqrt(2 * np.pi) * s),
+            np.exp(-0.5 * down**2) / (np.sqrt(2 * np.pi) * s),
+        )
         jac = np.stack([shape, f * (g_down - g_up), f * (g_down * down - g_up * up), np.ones_like(shape)], axis=2)
         normal = np.einsum("fp,fpi,fpj->fij", weight, jac, jac)
         gradient = np.einsum("fp,fpi->fi", weight * (data - model), jac)
@@ -126,7 +132,13 @@ def fit_line(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: 
     flux_error = np.sqrt(np.maximum(covariance[:, 0, 0], 0))
     # A model that does not fit (blend, ghost) says so in chi-square; its error grows with it.
     error *= np.sqrt(np.maximum(1.0, best / max(1, low + high + 1 - 4)))
-    good = inside & (par[:, 0] > 4 * flux_error) & (np.abs(par[:, 1] - guess) < 3.5) & (par[:, 2] > 0.7) & (par[:, 2] < 4.5)
+    good = (
+        inside
+        & (par[:, 0] > 4 * flux_error)
+        & (np.abs(par[:, 1] - guess) < 3.5)
+        & (par[:, 2] > 0.7)
+        & (par[:, 2] < 4.5)
+    )
     return par[:, 1], par[:, 2], par[:, 0], error, good
 
 
@@ -134,7 +146,9 @@ def relative_shifts(spectra: np.ndarray, dead: np.ndarray, reach: int = 8) -> np
     """Smooth shift [px] of every fibre's arc against the middle fibre, by correlating neighbours outwards from the middle."""
     nf, nx = spectra.shape
     # Lines only, compressed: a saturated lamp line must not decide alone.
-    lines = spectra - gaussian_filter1d(np.minimum(spectra, np.percentile(spectra, 90, axis=1, keepdims=True)), 60, axis=1)
+    lines = spectra - gaussian_filter1d(
+        np.minimum(spectra, np.percentile(spectra, 90, axis=1, keepdims=True)), 60, axis=1
+    )
     lines = np.sqrt(np.maximum(lines, 0))
     lines = gaussian_filter1d(lines, 1.5, axis=1)
     lines -= lines.mean(axis=1, keepdims=True)
@@ -238,7 +252,9 @@ def _vander(x: np.ndarray, f: np.ndarray, degree: int, across: int | None = None
     a = legendre.legvander(x, degree)
     b = legendre.legvander(f, degree)
     top = degree if across is None else across
-    return np.stack([a[..., i] * b[..., j] for i in range(degree + 1) for j in range(min(top, degree - i) + 1)], axis=-1)
+    return np.stack(
+        [a[..., i] * b[..., j] for i in range(degree + 1) for j in range(min(top, degree - i) + 1)], axis=-1
+    )
 
 
 def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarray | None, dead: np.ndarray):
@@ -260,7 +276,9 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
     if dispersion is None:
         seen = lines.good.any(axis=1)
         if seen.sum() < 2:
-            raise WavelengthError("no arc line was measured: are the lamps exposed? Choose other arcs with --cal-date cmp=YYYYMMDD")
+            raise WavelengthError(
+                "no arc line was measured: are the lamps exposed? Choose other arcs with --cal-date cmp=YYYYMMDD"
+            )
         middle = np.array([np.median(c[g]) for c, g in zip(lines.centre[seen], lines.good[seen], strict=True)])
         dispersion = abs(np.polyfit(middle, lines.wavelength[seen], 1)[0])
     cx, cf = _unit(lines.centre, 0, nx - 1), np.repeat(f_axis[None, :], lines.wavelength.size, axis=0)
@@ -299,7 +317,8 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
             best = (bic, solution, used, rest, rms, degree)
     if best is None:
         raise WavelengthError(
-            f"only {n_lines} arc lines were measured, too few for a wavelength solution: choose other arcs with --cal-date cmp=YYYYMMDD"
+            f"only {n_lines} arc lines were measured, too few for a wavelength solution: "
+            "choose other arcs with --cal-date cmp=YYYYMMDD"
         )
     _, solution, used, rest, rms, degree = best
     if reference is not None:
@@ -381,10 +400,14 @@ def solve_wavelength(
     solution = solution - offset[:, None] * np.gradient(solution, axis=1)
     residual = residual - offset[None, :]
     if rms > MAX_RMS:
-        raise WavelengthError(f"the arc lines scatter by {rms:.2f} px about the wavelength solution, more than {MAX_RMS} px")
+        raise WavelengthError(
+            f"the arc lines scatter by {rms:.2f} px about the wavelength solution, more than {MAX_RMS} px"
+        )
     if np.any(np.diff(solution, axis=1) <= 0):
         raise WavelengthError("the wavelength solution is not monotonic: lines were misidentified")
     lost = [f"{w:.1f}" for w, u in zip(wave, used, strict=True) if u.sum() < nf // 4]
     if lost:
-        decisions.append(Decision("ARCLINES", f"arc lines not used (faint, blended or outliers): {', '.join(lost)}", "info"))
+        decisions.append(
+            Decision("ARCLINES", f"arc lines not used (faint, blended or outliers): {', '.join(lost)}", "info")
+        )
     return WavelengthSolution(solution, fit_lsf(fits, used, (nf, nx)), fits, used, residual, rms, degree, decisions)

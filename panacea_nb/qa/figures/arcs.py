@@ -5,9 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import (
-    BLUE, DARK, DIVERGING, GREEN, LEVEL, ORANGE, Drawing, canvas, color_bar, color_map, drawn, finite, grid, image_panel, label,
-    light_frame, limits, log_axis, middle, nothing, number, shrunk, symmetric,
-)  # fmt: skip
+    BLUE,
+    DARK,
+    DIVERGING,
+    GREEN,
+    LEVEL,
+    ORANGE,
+    Drawing,
+    canvas,
+    color_bar,
+    color_map,
+    drawn,
+    finite,
+    grid,
+    image_panel,
+    label,
+    light_frame,
+    limits,
+    log_axis,
+    middle,
+    nothing,
+    number,
+    shrunk,
+    symmetric,
+)
 
 FWHM = 2.3548  # of a Gaussian, in sigma
 USED_SHARE = 0.25  # of the fibres: a line measured in fewer was not used
@@ -31,8 +52,8 @@ def arc_spectrum(amplitude, solution) -> Drawing:
     lit = np.flatnonzero(np.nanmax(np.where(np.isfinite(amplitude), amplitude, 0.0), axis=1) > 0)
     used = _used(solution)
     lines = solution.lines.wavelength
-    headline = f"{int(used.sum())} of {lines.size} listed arc lines used; they scatter by {number(solution.rms, 2)} px about the solution"
-    fig = canvas(headline, height=5.2)
+    words = f"{int(used.sum())} of {lines.size} listed arc lines used"
+    fig = canvas(f"{words}; they scatter by {number(solution.rms, 2)} px about the solution", height=5.2)
     cells = grid(fig, (1,), (1, 1), left=0.8, hspace=0.4, top=0.6)
     alt = (
         f"Arc spectrum of the middle fibre: {int(used.sum())} of {lines.size} listed lines are used, with a scatter of "
@@ -54,7 +75,9 @@ def arc_spectrum(amplitude, solution) -> Drawing:
             if not low - 5 <= w <= high + 5:
                 continue
             top = float(np.max(np.maximum(light[np.abs(wave - w) < 4 * (wave[1] - wave[0])], floor), initial=floor))
-            ax.plot([w, w], [1.4 * top, 4 * top], color=BLUE if u else ORANGE, linestyle="-" if u else ":", linewidth=1.8)
+            ax.plot(
+                [w, w], [1.4 * top, 4 * top], color=BLUE if u else ORANGE, linestyle="-" if u else ":", linewidth=1.8
+            )
             if u and w - last > 0.022 * (high - low):
                 ax.text(w, 4.4 * top, f"{w:.0f}", rotation=90, ha="center", va="bottom", fontsize=9, color=BLUE)
                 last = w
@@ -63,7 +86,13 @@ def arc_spectrum(amplitude, solution) -> Drawing:
         ax.set_xlim(low - margin, high + margin)
         ax.set_ylim(floor, 4 * ceiling)
         light_frame(ax)
-        label(ax, f"fibre {fiber + 1}: used lines solid, others dotted" if k == 0 else "", "wavelength in air [Å]" if k else "", "e⁻ per column", nx=9)
+        label(
+            ax,
+            f"fibre {fiber + 1}: used lines solid, others dotted" if k == 0 else "",
+            "wavelength in air [Å]" if k else "",
+            "e⁻ per column",
+            nx=9,
+        )
     return fig, alt
 
 
@@ -79,7 +108,10 @@ def wavelength_residuals(solution) -> Drawing:
     lines, nf = solution.lines.wavelength, residual.shape[1]
     centre = np.array([middle(r) for r in residual])
     worst = float(np.max(np.abs(finite(centre)))) if finite(centre).size else float("nan")
-    fig = canvas(f"Arc lines scatter by {number(solution.rms, 2)} px; a line as a whole is off by {number(worst, 2)} px at most", height=4.4)
+    fig = canvas(
+        f"Arc lines scatter by {number(solution.rms, 2)} px; a line as a whole is off by {number(worst, 2)} px at most",
+        height=4.4,
+    )
     cells = grid(fig, (1.25, 1), left=0.85, right=0.95, wspace=0.95)
     reach = float(np.clip(1.3 * symmetric(residual, 99), 0.02, 1.0))
     ax = fig.add_subplot(cells[0])
@@ -88,9 +120,26 @@ def wavelength_residuals(solution) -> Drawing:
     good = np.isfinite(residual)
     if good.any():
         step = max(1, int(good.sum()) // MOST_POINTS)
-        ax.scatter(wave[good][::step], residual[good][::step], c=fibers[good][::step], s=3, cmap=LEVEL, linewidths=0, rasterized=True)
+        ax.scatter(
+            wave[good][::step],
+            residual[good][::step],
+            c=fibers[good][::step],
+            s=3,
+            cmap=LEVEL,
+            linewidths=0,
+            rasterized=True,
+        )
         seen = np.isfinite(centre)
-        ax.plot(lines[seen], centre[seen], "D", color=ORANGE, markersize=5, markeredgecolor="white", markeredgewidth=0.6, label="median of a line")
+        ax.plot(
+            lines[seen],
+            centre[seen],
+            "D",
+            color=ORANGE,
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            label="median of a line",
+        )
         ax.axhline(0, color=DARK, linewidth=0.8)
         ax.set_ylim(-reach, reach)
         light_frame(ax)
@@ -105,7 +154,8 @@ def wavelength_residuals(solution) -> Drawing:
     label(ax, "by line and fibre; grey: not used", "fibre", "", nx=4)
     ax.set_yticks(ticks, [f"{lines[i]:.0f} Å" for i in ticks])
     alt = (
-        f"Residuals of the wavelength solution (degree {solution.degree}): {number(solution.rms, 2)} px RMS over {int(good.sum())} measurements "
+        f"Residuals of the wavelength solution (degree {solution.degree}): {number(solution.rms, 2)} px RMS over "
+        f"{int(good.sum())} measurements "
         f"of {int(_used(solution).sum())} lines; the line farthest off as a whole is at {number(worst, 2)} px."
     )
     return fig, alt
@@ -124,7 +174,11 @@ def lsf_map(solution) -> Drawing:
     low, high = limits(width, 1, 99)
     typical = middle(width)
     power = middle(solution.wavelength / np.maximum(width * np.gradient(solution.wavelength, axis=1), 1e-9))
-    fig = canvas(f"Lines are {number(typical)} px wide (FWHM; {number(low)} to {number(high)} px over the chip): R ≈ {power:.0f}", height=4.2)
+    fig = canvas(
+        f"Lines are {number(typical)} px wide (FWHM; {number(low)} to {number(high)} px over the chip): R ≈ "
+        f"{power:.0f}",
+        height=4.2,
+    )
     cells = grid(fig, (1, 1.1), left=0.7, wspace=1.75)
     ax = fig.add_subplot(cells[0])
     small, _ = shrunk(ax, width)
@@ -147,9 +201,9 @@ def lsf_map(solution) -> Drawing:
     label(ax, "lines (points) and surface", "column", "FWHM [px]", nx=5)
     ax.legend(loc="best", ncols=3, columnspacing=0.8, handletextpad=0.3)
     alt = (
-        f"Line-spread function: FWHM {number(typical)} px (median), {number(low)} to {number(high)} px over the chip, a resolving power of "
-        f"{power:.0f}; measured widths of {int(_used(solution).sum())} lines in the bottom, middle and top third of the fibres with the fitted surface."
+        f"Line-spread function: FWHM {number(typical)} px (median), {number(low)} to {number(high)} px over the chip, "
+        "a resolving power of "
+        f"{power:.0f}; measured widths of {int(_used(solution).sum())} lines in the bottom, middle and top third of "
+        "the fibres with the fitted surface."
     )
     return fig, alt
-
-

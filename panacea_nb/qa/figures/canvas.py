@@ -1,4 +1,4 @@
-"""What all figures share: the style, panels placed by hand, robust limits, and images brought to the size of the screen."""
+"""What all figures share: style, panels placed by hand, robust limits, images brought to the size of the screen."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ Drawing = tuple[Figure, str]
 class QuickCanvas(FigureCanvasAgg):
     """A canvas that draws once, and with few colours.
 
-    Matplotlib draws every figure twice when it is saved, the first time to find its layout; here the layout is given.  A
-    palette of 256 colours makes the files three to four times smaller.
+    Matplotlib draws every figure twice when it is saved, the first time to find its layout; here the layout is given.
+    A palette of 256 colours makes the files two to three times smaller.
     """
 
     def print_figure(self, filename, *args, **kwargs) -> None:
         """Write the figure as PNG to a file or buffer; everything but the file is ignored."""
         self.draw()
-        image = Image.frombuffer("RGBA", self.get_width_height(), bytes(self.buffer_rgba()), "raw", "RGBA", 0, 1).convert("RGB")
+        image = Image.frombuffer(
+            "RGBA", self.get_width_height(), bytes(self.buffer_rgba()), "raw", "RGBA", 0, 1
+        ).convert("RGB")
         few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         few.save(filename, format="png", dpi=(show.DPI, show.DPI))
 
@@ -90,18 +92,34 @@ def canvas(headline: str, width: float = 10.0, height: float = 4.2) -> Figure:
 
 
 def grid(
-    fig: Figure, widths: Sequence[float] = (1,), heights: Sequence[float] = (1,), *, left: float = 0.75, right: float = 0.15,
-    bottom: float = 0.55, top: float = 0.62, wspace: float = 0.75, hspace: float = 0.6,
-):  # fmt: skip
+    fig: Figure,
+    widths: Sequence[float] = (1,),
+    heights: Sequence[float] = (1,),
+    *,
+    left: float = 0.75,
+    right: float = 0.15,
+    bottom: float = 0.55,
+    top: float = 0.62,
+    wspace: float = 0.75,
+    hspace: float = 0.6,
+):
     """A GridSpec whose margins and gaps are in inches."""
     width, height = fig.get_size_inches()
     nx, ny = len(widths), len(heights)
     mean_width = (width - left - right - wspace * (nx - 1)) / nx
     mean_height = (height - bottom - top - hspace * (ny - 1)) / ny
     return fig.add_gridspec(
-        ny, nx, width_ratios=widths, height_ratios=heights, left=left / width, right=1 - right / width,
-        bottom=bottom / height, top=1 - top / height, wspace=wspace / mean_width, hspace=hspace / mean_height,
-    )  # fmt: skip
+        ny,
+        nx,
+        width_ratios=widths,
+        height_ratios=heights,
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=wspace / mean_width,
+        hspace=hspace / mean_height,
+    )
 
 
 def label(ax: Axes, title: str = "", x: str = "", y: str = "", *, nx: int = 5, ny: int = 5) -> None:
@@ -123,7 +141,7 @@ def light_frame(ax: Axes) -> None:
 
 
 def log_axis(ax: Axes, between: tuple[float, ...] = (1.0,)) -> None:
-    """A logarithmic y axis with plain numbers (without formulas, which are switched off); ticks at ``between`` x 10^n."""
+    """A logarithmic y axis with plain numbers (formulas are switched off), ticks at ``between`` x 10^n."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=between, numticks=6))
     ax.yaxis.set_minor_locator(NullLocator())
@@ -151,16 +169,25 @@ def color_map(name: str, shades: int = SHADES, bad: str = LIGHT) -> Colormap:
 
 
 def image_panel(
-    ax: Axes, data: np.ndarray, extent: Sequence[float] | None = None, *, norm: Normalize | None = None, vmin: float | None = None,
-    vmax: float | None = None, cmap: str | Colormap = IMAGE, aspect: str | float = "auto",
-):  # fmt: skip
+    ax: Axes,
+    data: np.ndarray,
+    extent: Sequence[float] | None = None,
+    *,
+    norm: Normalize | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    cmap: str | Colormap = IMAGE,
+    aspect: str | float = "auto",
+):
     """Show an array; values that are not finite are grey."""
     shades = color_map(cmap) if isinstance(cmap, str) else cmap
     limits = {"norm": norm} if norm is not None else {"vmin": vmin, "vmax": vmax}
     return ax.imshow(np.ma.masked_invalid(data), cmap=shades, aspect=aspect, extent=extent, **limits)
 
 
-def color_bar(fig: Figure, axes: Axes | Sequence[Axes], image: ScalarMappable, text: str, *, n: int = 5, pad: float = 0.08) -> None:
+def color_bar(
+    fig: Figure, axes: Axes | Sequence[Axes], image: ScalarMappable, text: str, *, n: int = 5, pad: float = 0.08
+) -> None:
     """A labelled colour bar to the right of one panel or of a column of panels."""
     axes = [axes] if isinstance(axes, Axes) else list(axes)
     width = fig.get_size_inches()[0]
@@ -172,7 +199,7 @@ def color_bar(fig: Figure, axes: Axes | Sequence[Axes], image: ScalarMappable, t
     bar.set_label(text)
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------------------
+# --- numbers ---
 
 
 def finite(values: np.ndarray, most: int = 200_000) -> np.ndarray:
@@ -199,6 +226,14 @@ def symmetric(values: np.ndarray, share: float = 98.0, floor: float = 1e-30) -> 
     return max(float(np.percentile(good, share)), floor) if good.size else max(1.0, floor)
 
 
+def rounded_up(value: float) -> float:
+    """The next of 1, 2, 5, 10 ... that is not smaller."""
+    if not value > 0 or not np.isfinite(value):
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(k * power for k in (1, 2, 5, 10) if k * power >= 0.999 * value))
+
+
 def middle(values: np.ndarray) -> float:
     """Median of what is finite; NaN without any."""
     good = finite(values)
@@ -219,13 +254,25 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{float(value):.0f}" if "e+0" in text else text.replace("e-0", "e-")
 
 
+def handy_unit(values: np.ndarray) -> tuple[float, str]:
+    """A unit in which the values are handy, and its name."""
+    good = np.abs(finite(values))
+    top = float(np.percentile(good, 99)) if good.size else 0.0
+    if not top > 0:
+        return 1.0, ""
+    exponent = int(np.floor(np.log10(top)))
+    return 10.0**exponent, f"10{str(exponent).translate(_SUPERSCRIPT)} "
+
+
 def printable(text: object, most: int = 40) -> str:
     """Text that every font can show, cut to ``most`` characters."""
     clean = "".join(c if 32 <= ord(c) < 127 else "?" for c in str(text))
     return clean if len(clean) <= most else clean[: most - 1] + "…"
 
 
-def block_mean(image: np.ndarray, rows: int, columns: int, good: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def block_mean(
+    image: np.ndarray, rows: int, columns: int, good: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Means over blocks, and how many pixels each holds; NaN where none is good.
 
     Parameters
@@ -239,6 +286,8 @@ def block_mean(image: np.ndarray, rows: int, columns: int, good: np.ndarray | No
     ny, nx = (image.shape[0] // rows) * rows, (image.shape[1] // columns) * columns
     part = image[:ny, :nx]
     use = np.isfinite(part) if good is None else good[:ny, :nx]
+    if use.all():
+        return _sums(part, rows, columns) / (rows * columns), np.full((ny // rows, nx // columns), rows * columns)
     total = _sums(np.where(use, part, 0), rows, columns)
     count = _sums(use.astype(np.float32), rows, columns)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan), count
@@ -246,7 +295,7 @@ def block_mean(image: np.ndarray, rows: int, columns: int, good: np.ndarray | No
 
 def _sums(part: np.ndarray, rows: int, columns: int) -> np.ndarray:
     ny, nx = part.shape
-    narrow = part.reshape(ny // rows, rows, nx).sum(axis=1)
+    narrow = part.reshape(ny // rows, rows, nx).sum(axis=1) if rows > 1 else part
     return narrow.reshape(ny // rows, nx // columns, columns).sum(axis=2)
 
 
@@ -302,23 +351,32 @@ def nan_percentile(values: np.ndarray, percent: Sequence[float] | float, axis: i
     return out[0] if np.ndim(percent) == 0 else out
 
 
-# --- fibres ------------------------------------------------------------------------------------------------------------------
+# --- fibres ---
 
 
 def lenslet_positions(n_fibers: int) -> np.ndarray | None:
-    """Places (nf, 2) of the lenslets in the IFU [arcsec], which all channels share; None for another number of fibres."""
+    """Places (nf, 2) of the lenslets [IFU arcsec], the same in all channels; None for another number of fibres."""
     return find_channel("uv").fiber_positions() if n_fibers == N_FIBERS else None
 
 
 def lenslets(
-    ax: Axes, positions: np.ndarray, values: np.ndarray, *, vmin: float, vmax: float, cmap: str | Colormap = IMAGE,
-    edges: np.ndarray | str = "none", widths: np.ndarray | float = 0.0,
-):  # fmt: skip
+    ax: Axes,
+    positions: np.ndarray,
+    values: np.ndarray,
+    *,
+    vmin: float,
+    vmax: float,
+    cmap: str | Colormap = IMAGE,
+    edges: np.ndarray | str = "none",
+    widths: np.ndarray | float = 0.0,
+):
     """The field as a mosaic of lenslets coloured by ``values`` (nf,); grey where there is none."""
     half = 0.5 * LENSLET_PITCH
     corners = np.array([[-half, -half], [half, -half], [half, half], [-half, half]])
     shades = color_map(cmap) if isinstance(cmap, str) else cmap
-    mosaic = PolyCollection(positions[:, None, :] + corners[None], edgecolors=edges, linewidths=widths, antialiaseds=True)
+    mosaic = PolyCollection(
+        positions[:, None, :] + corners[None], edgecolors=edges, linewidths=widths, antialiaseds=True
+    )
     mosaic.set(array=np.ma.masked_invalid(np.asarray(values, float)), cmap=shades, clim=(vmin, vmax))
     ax.add_collection(mosaic)
     ax.set_xlim(positions[:, 0].min() - 1.6 * half, positions[:, 0].max() + 1.6 * half)

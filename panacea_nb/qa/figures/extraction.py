@@ -9,15 +9,37 @@ from matplotlib.colors import PowerNorm
 from ...instrument import CHANNELS
 from ...reduce.maskbits import DQ, UNUSABLE
 from .canvas import (
-    BLUE, DARK, DIVERGING, ORANGE, SKY, Drawing, block_mean, block_of, canvas, color_bar, color_map, drawn, grid, image_panel,
-    label, light_frame, limits, middle, nothing, number, panel_pixels, shrunk, spread, symmetric,
-)  # fmt: skip
+    BLUE,
+    DARK,
+    DIVERGING,
+    ORANGE,
+    SKY,
+    Drawing,
+    block_mean,
+    block_of,
+    canvas,
+    color_bar,
+    color_map,
+    drawn,
+    grid,
+    image_panel,
+    label,
+    light_frame,
+    limits,
+    middle,
+    nothing,
+    number,
+    panel_pixels,
+    shrunk,
+    spread,
+    symmetric,
+)
 
 PULL = 4.0  # sigma, end of the scale of residuals
 ZOOM_ROWS, ZOOM_COLUMNS = 90, 260
 CUTOUT = 56  # px of a cosmic-ray cutout
 HALF_FIBER = 3.5  # px, half the distance of fibres
-STRIDE = 2  # every second column is enough for the whole chip
+STRIDE = 3  # every third column is enough for the whole chip
 
 
 @drawn
@@ -30,7 +52,11 @@ def frame_and_residual(data, noise, result) -> Drawing:
     """
     ny, nx = data.shape
     cosmic = 100 * float(result.cosmics.mean())
-    fig = canvas(f"Pixels scatter about the fibre model by {number(result.chi)} of their noise; {number(cosmic, 2)} % hit by cosmic rays", height=6.6)
+    fig = canvas(
+        f"Pixels scatter about the fibre model by {number(result.chi)} of their noise; {number(cosmic, 2)} % hit by "
+        "cosmic rays",
+        height=6.6,
+    )
     cells = grid(fig, (1, 1), (1.25, 1), left=0.7, right=0.85, wspace=1.5, hspace=0.75)
     thin = slice(None, None, STRIDE if nx > 500 else 1)
     expected = (result.extraction.model + result.background)[:, thin]
@@ -47,13 +73,15 @@ def frame_and_residual(data, noise, result) -> Drawing:
     b, c = block_of(ny, rows), block_of(pull.shape[1], columns)
     small, count = block_mean(pull, b, c, np.isfinite(pull) & ~result.cosmics[:, thin])
     box = _stretched(extent, nx, small.shape[1])
-    shown = image_panel(ax, small * np.sqrt(count), box, vmin=-PULL, vmax=PULL, cmap=DIVERGING)
-    color_bar(fig, ax, shown, "(frame − model) / noise", n=4)
-    label(ax, f"residual, means of {b}×{c * STRIDE} px in their noise", "column", nx=4)
+    image_panel(ax, small * np.sqrt(count), box, vmin=-PULL, vmax=PULL, cmap=DIVERGING)
+    label(ax, f"residual: means of {b * c} px in their noise", "column", nx=4)
+    residuals = [ax]
     y0, x0, height, width = _brightest(result, ny, nx)
     region = (slice(y0, y0 + height), slice(x0, x0 + width))
     for axes in fig.axes[0:3:2]:
-        axes.plot([x0, x0 + width, x0 + width, x0, x0], [y0, y0, y0 + height, y0 + height, y0], color=ORANGE, linewidth=1.4)
+        axes.plot(
+            [x0, x0 + width, x0 + width, x0, x0], [y0, y0, y0 + height, y0 + height, y0], color=ORANGE, linewidth=1.4
+        )
     box = (x0 - 0.5, x0 + width - 0.5, y0 - 0.5, y0 + height - 0.5)
     ax = fig.add_subplot(cells[1, 0])
     low, high = limits(data[region], 1, 99.7)
@@ -65,11 +93,13 @@ def frame_and_residual(data, noise, result) -> Drawing:
     sigma = np.sqrt(np.broadcast_to(np.asarray(noise, np.float32) ** 2, data.shape)[region] + np.maximum(expected, 0))
     part = np.where(result.cosmics[region], np.nan, (data[region] - expected) / sigma)
     shown = image_panel(ax, part, box, vmin=-PULL, vmax=PULL, cmap=color_map(DIVERGING, bad="#00d060"))
-    color_bar(fig, ax, shown, "(frame − model) / noise", n=4)
+    color_bar(fig, [*residuals, ax], shown, "(frame − model) / noise")
     label(ax, "residual; green: cosmic rays", "column", nx=4, ny=4)
     alt = (
-        f"Frame and residual: lit pixels scatter about the fibre model by {number(result.chi)} times their noise; in the enlarged region the "
-        f"robust RMS is {number(spread(part))}; {int(result.cosmics.sum())} pixels ({number(cosmic, 2)} %) are hit by cosmic rays."
+        f"Frame and residual: lit pixels scatter about the fibre model by {number(result.chi)} times their noise; in "
+        "the enlarged region the "
+        f"robust RMS is {number(spread(part))}; {int(result.cosmics.sum())} pixels ({number(cosmic, 2)} %) are hit by "
+        "cosmic rays."
     )
     return fig, alt
 
@@ -102,28 +132,52 @@ def cosmic_rays(data, result) -> Drawing:
     hit = result.cosmics
     share = 100 * float(hit.mean())
     lost = int(((result.mask & DQ.LOSTWEIGHT) > 0).sum())
-    fig = canvas(f"{int(hit.sum())} pixels ({number(share, 2)} %) hit by cosmic rays; {lost} samples lost to them and to defects", height=5.2)
+    fig = canvas(
+        f"{int(hit.sum())} pixels ({number(share, 2)} %) hit by cosmic rays; {lost} samples lost to them and to "
+        "defects",
+        height=5.2,
+    )
     cells = grid(fig, (1, 1, 1, 1), left=0.4, right=0.1, bottom=0.3, top=0.85, wspace=0.25)
     places = _crowded(hit, result)
     for k, (y0, x0, height, width, name) in enumerate(places):
         region = (slice(y0, y0 + height), slice(x0, x0 + width))
         known = ~_lost_pixels(result, y0, x0, height, width)
-        after = np.where(known, np.where(hit[region], (result.extraction.model + result.background)[region], data[region]), np.nan)
+        after = np.where(
+            known, np.where(hit[region], (result.extraction.model + result.background)[region], data[region]), np.nan
+        )
         low, high = limits(after, 1, 99.5)
         gap = np.full((2, width), np.nan)
         both = np.concatenate([after, gap, data[region]])
         ax = fig.add_subplot(cells[k])
         image_panel(ax, both, norm=PowerNorm(0.6, low, max(high + 0.5 * (high - low), low + 1)))
         if hit[region].any():
-            ax.contour(np.concatenate([hit[region], gap > 0, hit[region] & False]).astype(float), [0.5], colors=ORANGE, linewidths=0.7)
+            ax.contour(
+                np.concatenate([hit[region], gap > 0, hit[region] & False]).astype(float),
+                [0.5],
+                colors=ORANGE,
+                linewidths=0.7,
+            )
         ax.set_xticks([])
-        ax.set_yticks([0.5 * height, 1.5 * height + 2] if k == 0 else [], ["after", "before"] if k == 0 else [], rotation=90, va="center")
+        ax.set_yticks(
+            [0.5 * height, 1.5 * height + 2] if k == 0 else [],
+            ["after", "before"] if k == 0 else [],
+            rotation=90,
+            va="center",
+        )
         ax.tick_params(length=0)
         ax.set_title(f"{name}: {int(hit[region].sum())} px\nx {x0}–{x0 + width}, y {y0}–{y0 + height}", fontsize=9.5)
-    fig.text(0.04, 0.02, "outlined: filled from the fibre model; grey: samples that lost too much of their light", fontsize=9.5, color=DARK)
+    fig.text(
+        0.04,
+        0.02,
+        "outlined: filled from the fibre model; grey: samples that lost too much of their light",
+        fontsize=9.5,
+        color=DARK,
+    )
     alt = (
-        f"Cosmic rays: {int(hit.sum())} pixels ({number(share, 2)} % of the chip) are hit, {lost} samples lost too much of their light; four "
-        f"regions at full resolution before and after, with {', '.join(str(int(hit[y : y + h, x : x + w].sum())) for y, x, h, w, _ in places)} "
+        f"Cosmic rays: {int(hit.sum())} pixels ({number(share, 2)} % of the chip) are hit, {lost} samples lost too "
+        "much of their light; four "
+        "regions at full resolution before and after, with "
+        f"{', '.join(str(int(hit[y : y + h, x : x + w].sum())) for y, x, h, w, _ in places)} "
         "pixels filled (outlined)."
     )
     return fig, alt
@@ -179,8 +233,10 @@ def flexure(result, wavelength) -> Drawing:
     along = middle(moved)
     weight = np.where(alive[:, None], flex.weight, 0.0)
     left = float((flex.measured * weight).sum() / weight.sum()) if weight.sum() > 0 else float("nan")
-    words = f"Fibres moved by {number(float(flex.coef[0]))} px across and wavelengths by {number(along)} px along dispersion"
-    fig = canvas(words if zero is not None and zero.used else f"Fibres moved by {number(float(flex.coef[0]))} px across dispersion; no wavelength zero from the sky", height=6.0)
+    applied = zero is not None and zero.used
+    across = number(float(flex.coef[0]))
+    second = f"wavelengths by {number(along)} px along dispersion" if applied else "the sky gave no wavelength zero"
+    fig = canvas(f"Fibres moved by {across} px across, {second}", height=6.0)
     cells = grid(fig, (1, 1), (1, 1), left=0.75, right=0.95, wspace=1.6, hspace=0.75)
     ax = fig.add_subplot(cells[0, 0])
     small = _weighted_blocks(flex.measured, weight, block_of(nf, 28), block_of(weight.shape[1], 24))
@@ -197,10 +253,10 @@ def flexure(result, wavelength) -> Drawing:
     label(ax, "along: applied to the wavelengths", "column", "", nx=4)
     _zero_panel(fig.add_subplot(cells[1, :]), zero)
     error = zero.error / float(np.median(np.gradient(wavelength, axis=1))) if zero is not None else float("nan")
+    end = "wavelength zero measured on the sky" if applied else "no wavelength zero from the sky: the arcs' is kept"
     alt = (
-        f"Flexure: {number(float(flex.coef[0]))} px across dispersion (error {number(float(flex.error[0]), 2)}; {number(left, 2)} px left), "
-        f"{number(along)} px along dispersion (error {number(error, 2)} px); "
-        + ("wavelength zero measured on the sky." if zero is not None and zero.used else "no wavelength zero from the sky: that of the arcs is kept.")
+        f"Flexure: {across} px across dispersion (error {number(float(flex.error[0]), 2)}; {number(left, 2)} px left), "
+        f"{number(along)} px along dispersion (error {number(error, 2)} px); {end}."
     )
     return fig, alt
 
@@ -218,20 +274,46 @@ def _zero_panel(ax: Axes, zero) -> None:
         nothing(ax, "no sky could be fitted: the wavelength zero is that of the arcs")
         return
     ax.plot(zero.grid, zero.spectrum, color=DARK, linewidth=0.9, label="sky, all sky fibres")
-    ax.plot(zero.grid, zero.model, color=ORANGE, linewidth=0.9, linestyle="--", label="list of lines, fitted" if zero.n_lines else "known sky, fitted")
+    ax.plot(
+        zero.grid,
+        zero.model,
+        color=ORANGE,
+        linewidth=0.9,
+        linestyle="--",
+        label="list of lines, fitted" if zero.n_lines else "known sky, fitted",
+    )
     rest = zero.spectrum - zero.model
     low, high = limits(np.concatenate([zero.spectrum, zero.model]), 0.5, 99.7, 0.05)
     base = low - 0.22 * (high - low)
-    ax.plot(zero.grid, np.clip(rest, -0.12 * (high - low), 0.12 * (high - low)) + base, color=BLUE, linewidth=0.7, label="difference")
+    ax.plot(
+        zero.grid,
+        np.clip(rest, -0.12 * (high - low), 0.12 * (high - low)) + base,
+        color=BLUE,
+        linewidth=0.7,
+        label="difference",
+    )
     lines = _channel_lines(zero.grid)
     if zero.n_lines and lines.size:
-        ax.plot(lines + zero.shift, np.full(lines.size, low - 0.05 * (high - low)), "|", color=SKY, markersize=6, label="listed lines")
+        ax.plot(
+            lines + zero.shift,
+            np.full(lines.size, low - 0.05 * (high - low)),
+            "|",
+            color=SKY,
+            markersize=6,
+            label="listed lines",
+        )
     ax.set_xlim(zero.grid[0], zero.grid[-1])
     ax.set_ylim(base - 0.15 * (high - low), high + 0.22 * (high - low))
     light_frame(ax)
     what = f"{zero.n_lines} listed lines" if zero.n_lines else "known night-sky spectra"
     state = "applied" if zero.used else "not applied"
-    label(ax, f"zero from {what}: {number(zero.shift)} ± {number(zero.error, 2)} Å, {state}", "wavelength in air [Å]", "e⁻ / Å", nx=8)
+    label(
+        ax,
+        f"zero from {what}: {number(zero.shift)} ± {number(zero.error, 2)} Å, {state}",
+        "wavelength in air [Å]",
+        "e⁻ / Å",
+        nx=8,
+    )
     ax.legend(loc="upper left", ncols=4)
 
 
@@ -258,7 +340,11 @@ def fiber_spectra(result) -> Drawing:
     snr = middle(spectra / np.sqrt(np.maximum(result.extraction.variance, 1e-9)))
     lost = 100 * float(1 - good[result.model.alive].mean()) if result.model.alive.any() else 100.0
     saturated = int(((result.mask & DQ.SATURATED) > 0).sum())
-    fig = canvas(f"{int(result.model.alive.sum())} fibres, {number(level)} e⁻ per column at S/N {number(snr, 2)}; {number(lost, 2)} % of the samples lost", height=4.8)
+    fig = canvas(
+        f"{int(result.model.alive.sum())} fibres, {number(level)} e⁻ per column at S/N {number(snr, 2)}; "
+        f"{number(lost, 2)} % of the samples lost",
+        height=4.8,
+    )
     ax = fig.add_subplot(grid(fig, left=0.75, right=1.05, top=0.85)[0])
     small, _ = shrunk(ax, spectra)
     low, high = limits(small, 1, 99.5)
@@ -267,7 +353,8 @@ def fiber_spectra(result) -> Drawing:
     label(ax, "", "column", "fibre", nx=8)
     _wavelength_axis(ax, result.wavelength, nx)
     alt = (
-        f"Spectra of {int(result.model.alive.sum())} living fibres: {number(level)} e- per column at a S/N of {number(snr, 2)} (medians), "
+        f"Spectra of {int(result.model.alive.sum())} living fibres: {number(level)} e- per column at a S/N of "
+        f"{number(snr, 2)} (medians), "
         f"{number(lost, 2)} % of their samples masked, {saturated} saturated."
     )
     return fig, alt
@@ -284,5 +371,3 @@ def _wavelength_axis(ax: Axes, wavelength: np.ndarray, nx: int) -> None:
     top.set_xlim(-0.5, nx - 0.5)
     top.set_xticks(np.interp(ticks, wave, np.arange(nx)), [f"{t:.0f}" for t in ticks])
     top.set_xlabel("wavelength in air [Å], middle fibre", labelpad=4)
-
-

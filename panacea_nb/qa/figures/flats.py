@@ -7,9 +7,32 @@ import numpy as np
 from matplotlib.collections import LineCollection
 
 from .canvas import (
-    DARK, DIVERGING, IMAGE, ORANGE, Drawing, block_mean, canvas, color_bar, drawn, finite, grid, image_panel, label, lenslet_positions,
-    lenslets, light_frame, limits, log_axis, middle, nan_percentile, nothing, number, shrunk, spread, symmetric,
-)  # fmt: skip
+    DARK,
+    DIVERGING,
+    IMAGE,
+    ORANGE,
+    Drawing,
+    block_mean,
+    canvas,
+    color_bar,
+    drawn,
+    finite,
+    grid,
+    image_panel,
+    label,
+    lenslet_positions,
+    lenslets,
+    light_frame,
+    limits,
+    log_axis,
+    middle,
+    nan_percentile,
+    nothing,
+    number,
+    shrunk,
+    spread,
+    symmetric,
+)
 
 ZOOM = 220  # px of the region shown at full resolution
 
@@ -26,7 +49,7 @@ def pixel_flat(pixels) -> Drawing:
     known = (pixels.data != 1) & ~pixels.defects
     bad = int(pixels.defects.sum())
     fig = canvas(f"Pixel response scatters by {number(100 * pixels.scatter, 2)} %; {bad} defective pixels", height=4.2)
-    cells = grid(fig, (1, 1, 0.8), left=0.75, wspace=1.05)
+    cells = grid(fig, (1, 1, 0.75), left=0.75, wspace=1.2)
     ax = fig.add_subplot(cells[0])
     small, extent = shrunk(ax, percent)
     reach = float(np.clip(symmetric(small, 99.7), 0.1, 10))
@@ -51,8 +74,10 @@ def pixel_flat(pixels) -> Drawing:
     else:
         nothing(ax, "no pixel was measured")
     alt = (
-        f"Pixel flat: the response of pixels scatters by {number(100 * pixels.scatter, 2)} %, {bad} pixels are defective and "
-        f"{number(100 * float(known.mean()), 3)} % of the chip could be measured; the box marks the region farthest from one, "
+        f"Pixel flat: the response of pixels scatters by {number(100 * pixels.scatter, 2)} %, {bad} pixels are "
+        "defective and "
+        f"{number(100 * float(known.mean()), 3)} % of the chip could be measured; the box marks the region farthest "
+        "from one, "
         f"at columns {x0}-{x0 + width} and rows {y0}-{y0 + height}."
     )
     return fig, alt
@@ -90,7 +115,10 @@ def throughput(throughput, wavelength, alive) -> Drawing:
     rms = 100 * float(np.std(finite(level))) if finite(level).size else float("nan")
     low, high = limits(level, 1, 99)
     faint = int(np.argmin(np.where(np.isfinite(level), level, np.inf)))
-    fig = canvas(f"Throughput of the fibres differs by {number(rms, 2)} % RMS ({number(low)} to {number(high)} of the average)", height=4.4)
+    fig = canvas(
+        f"Throughput of the fibres differs by {number(rms, 2)} % RMS ({number(low)} to {number(high)} of the average)",
+        height=4.4,
+    )
     cells = grid(fig, (1.15, 1), left=0.7, right=0.2, wspace=1.65)
     ax = fig.add_subplot(cells[0])
     centre = relative[:, relative.shape[1] // 2]
@@ -112,14 +140,17 @@ def throughput(throughput, wavelength, alive) -> Drawing:
         ax.set_xlim(float(wavelength[alive].min()), float(wavelength[alive].max()))
         band = nan_percentile(relative[:, columns], [16, 50, 84], axis=0)
         for line, style in zip(band, (":", "-", ":"), strict=True):
-            ax.plot(np.median(wavelength[alive][:, columns], axis=0), line, color=ORANGE, linewidth=1.8, linestyle=style)
+            ax.plot(
+                np.median(wavelength[alive][:, columns], axis=0), line, color=ORANGE, linewidth=1.8, linestyle=style
+            )
         ax.set_ylim(*limits(relative, 0.2, 99.8, 0.08))
     else:
         nothing(ax, "no living fibre")
     light_frame(ax)
     label(ax, "every fibre; orange: median and 16–84 %", "wavelength in air [Å]", "throughput", nx=5)
     alt = (
-        f"Throughput of {int(np.sum(alive))} fibres: {number(rms, 2)} % RMS from fibre to fibre, 98 % of them between {number(low)} and "
+        f"Throughput of {int(np.sum(alive))} fibres: {number(rms, 2)} % RMS from fibre to fibre, 98 % of them between "
+        f"{number(low)} and "
         f"{number(high)} of the average; the lowest is fibre {faint + 1} with {number(level[faint])}."
     )
     return fig, alt
@@ -142,7 +173,11 @@ def flat_residual(throughput, alive) -> Drawing:
     rms = spread(percent)
     column = nan_percentile(percent, 50, axis=0)
     stripes = spread(column)
-    fig = canvas(f"The twilight differs from its model by {number(rms, 2)} %; stripes common to all fibres: {number(stripes, 2)} %", height=5.0)
+    fig = canvas(
+        f"The twilight differs from its model by {number(rms, 2)} %; stripes common to all fibres: "
+        f"{number(stripes, 2)} %",
+        height=5.0,
+    )
     cells = grid(fig, (1,), (2.2, 1), left=0.75, right=0.95, hspace=0.45)
     ax = fig.add_subplot(cells[0])
     small, _ = shrunk(ax, percent)
@@ -161,7 +196,9 @@ def flat_residual(throughput, alive) -> Drawing:
     label(ax, "median of the fibres", "column", "[%]", nx=8, ny=3)
     noise = middle(np.where(alive, throughput.scatter, np.nan))
     alt = (
-        f"Twilight over its model: {number(rms, 2)} % robust RMS in single samples ({number(noise)} times the expected noise); the median over "
-        f"fibres scatters by {number(stripes, 2)} % from column to column, {number(symmetric(column, 99.5), 2)} % at worst."
+        f"Twilight over its model: {number(rms, 2)} % robust RMS in single samples ({number(noise)} times the "
+        "expected noise); the median over "
+        f"fibres scatters by {number(stripes, 2)} % from column to column, {number(symmetric(column, 99.5), 2)} % at "
+        "worst."
     )
     return fig, alt

@@ -13,12 +13,37 @@ from matplotlib.patches import Rectangle
 
 from ...instrument import CHANNELS
 from .. import show
-from .canvas import BLUE, DARK, GREEN, GREY, ORANGE, PINK, SKY, YELLOW, Drawing, canvas, drawn, finite, grid, light_frame, log_axis, middle, nothing, number, printable
+from .canvas import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    YELLOW,
+    Drawing,
+    canvas,
+    drawn,
+    finite,
+    grid,
+    light_frame,
+    log_axis,
+    middle,
+    nothing,
+    number,
+    printable,
+)
 
 KINDS = {
-    "zro": ("bias", GREY), "drk": ("dark", DARK), "cmp": ("arc", PINK), "flt": ("flat", YELLOW), "twi": ("twilight", SKY),
-    "sci": ("science", BLUE), "eng": ("engineering", ORANGE),
-}  # fmt: skip
+    "zro": ("bias", GREY),
+    "drk": ("dark", DARK),
+    "cmp": ("arc", PINK),
+    "flt": ("flat", YELLOW),
+    "twi": ("twilight", SKY),
+    "sci": ("science", BLUE),
+    "eng": ("engineering", ORANGE),
+}
 CHANNEL_STYLE = {"uv": (PINK, "o"), "orange": (ORANGE, "s"), "red": (GREEN, "^"), "farred": (BLUE, "D")}
 MOST_ROWS = 60  # rows of the verdict matrix; what passed goes first when there are more
 DAY = 86400.0
@@ -61,9 +86,9 @@ def night_timeline(index) -> Drawing:
             continue
         y = len(rows) - 1 - rows.index(e.kind)
         ax.barh(y, max(w, 0.003 * span), left=x, height=0.6, color=KINDS[e.kind][1], linewidth=0)
-        if e.kind in ("sci", "eng") and e.exp == 1 and x - labelled > 0.018 * span:
-            ax.text(x, y + 0.34, str(e.obsid), fontsize=9.5, ha="left", va="bottom", color=DARK)
-            labelled = x
+        if e.kind in ("sci", "eng") and e.exp == 1 and x > labelled:
+            ax.text(x, y + 0.34, str(e.obsid), fontsize=9, ha="left", va="bottom", color=DARK)
+            labelled = x + 0.009 * (len(str(e.obsid)) + 0.15) * span
     ax.set_yticks(range(len(rows)), [f"{KINDS[k][0]} ({counts[k]})" for k in reversed(rows)])
     ax.set_ylim(-0.6, len(rows) - 0.3)
     ax.set_title("numbers: observations")
@@ -96,9 +121,12 @@ def night_overview(table) -> Drawing:
     words = ", ".join(f"{verdicts[v]} {v}" for v in ("pass", "warn", "fail") if verdicts.get(v))
     snr, fwhm, clear = (_column(table, name) for name in ("snr", "fwhm", "transparency"))
     targets = len({(int(o), int(e)) for o, e in zip(table["obsid"], table["exposure"], strict=True)}) if n else 0
-    fig = canvas(f"{targets} exposures, {n} calibrated spectra: {words}" if n else "No exposure was calibrated", height=6.0)
+    fig = canvas(
+        f"{targets} exposures, {n} calibrated spectra: {words}" if n else "No exposure was calibrated", height=6.0
+    )
     alt = (
-        f"Night overview: {targets} exposures, {n} calibrated spectra ({words}); median source FWHM {number(middle(fwhm))} arcsec, transparency "
+        f"Night overview: {targets} exposures, {n} calibrated spectra ({words}); median source FWHM "
+        f"{number(middle(fwhm))} arcsec, transparency "
         f"{number(middle(clear))}, best S/N {number(float(np.max(finite(snr), initial=0.0)))}."
         if n
         else "No exposure was calibrated this night."
@@ -111,13 +139,26 @@ def night_overview(table) -> Drawing:
     low, high = float(np.min(finite(time), initial=np.inf)), float(np.max(finite(time), initial=-np.inf))
     margin = max(0.05 * (high - low), 600 / DAY)
     channels = np.asarray(table["channel"]).astype(str)
-    panels = (("signal-to-noise of the source", "S/N", snr), ("width of the source", "FWHM [arcsec]", fwhm), ("transparency from the guide cameras (numbers: observations)", "transparency", clear))
+    panels = (
+        ("signal-to-noise of the source", "S/N", snr),
+        ("width of the source", "FWHM [arcsec]", fwhm),
+        ("transparency from the guide cameras (numbers: observations)", "transparency", clear),
+    )
     for k, (title, unit, values) in enumerate(panels):
         ax = fig.add_subplot(cells[k])
         for name, (color, mark) in CHANNEL_STYLE.items():
             mine = (channels == name) & np.isfinite(values) & np.isfinite(time)
             shift = (list(CHANNEL_STYLE).index(name) - 1.5) * 0.06 * margin
-            ax.plot(time[mine] + shift, values[mine], mark, color=color, markersize=6, label=name, markeredgecolor="white", markeredgewidth=0.5)
+            ax.plot(
+                time[mine] + shift,
+                values[mine],
+                mark,
+                color=color,
+                markersize=6,
+                label=name,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+            )
         light_frame(ax)
         ax.set_title(title)
         ax.set_ylabel(unit)
@@ -149,9 +190,20 @@ def _numbers(ax: Axes, table, time: np.ndarray) -> None:
     """Numbers of the observations along the foot of a panel."""
     span = np.ptp(finite(time)) if finite(time).size else 0.0
     last = -np.inf
-    for obsid, t in sorted({(int(o), float(t)) for o, t in zip(table["obsid"], time, strict=True)}, key=lambda pair: pair[1]):
+    for obsid, t in sorted(
+        {(int(o), float(t)) for o, t in zip(table["obsid"], time, strict=True)}, key=lambda pair: pair[1]
+    ):
         if np.isfinite(t) and t - last > 0.03 * span:
-            ax.text(t, 0.03, str(obsid), transform=ax.get_xaxis_transform(), fontsize=9.5, color=DARK, ha="center", va="bottom")
+            ax.text(
+                t,
+                0.03,
+                str(obsid),
+                transform=ax.get_xaxis_transform(),
+                fontsize=9.5,
+                color=DARK,
+                ha="center",
+                va="bottom",
+            )
             last = t
 
 
@@ -166,12 +218,15 @@ def verdict_matrix(tasks) -> Drawing:
     tasks = list(tasks)
     words = [_word(t) for t in tasks]
     counts = Counter(words)
-    summary = ", ".join(f"{counts[w]} {w}" for w in _ORDER if counts.get(w)) or "no task"
+    summary = ", ".join(f"{counts[w]} {_SAID.get(w, w)}" for w in _ORDER if counts.get(w)) or "no task"
     stages = sorted({str(t.get("stage") or "?") for t in tasks})
     rows = _rows(tasks)
     hidden = 0
     if len(rows) > MOST_ROWS:
-        state = {row: max((_ORDER.index(w) for t, w in zip(tasks, words, strict=True) if _row(t) == row), default=0) for row in rows}
+        state = {
+            row: max((_ORDER.index(w) for t, w in zip(tasks, words, strict=True) if _row(t) == row), default=0)
+            for row in rows
+        }
         keep = set(sorted(rows, key=lambda r: (-state[r], rows.index(r)))[:MOST_ROWS])
         hidden = len(rows) - len(keep)
         rows = [r for r in rows if r in keep]
@@ -179,7 +234,11 @@ def verdict_matrix(tasks) -> Drawing:
     fig = canvas(f"{len(tasks)} tasks: {summary}{note}", height=max(1.7, 1.1 + 0.25 * len(rows)))
     ax = fig.add_subplot(grid(fig, left=1.75, right=0.15, bottom=0.1, top=0.95)[0])
     alt = f"Verdicts of {len(tasks)} tasks: {summary}."
-    bad = [str(t.get("id", "?")) for t, w in zip(tasks, words, strict=True) if w in ("fail", "failed", "blocked", "aborted")]
+    bad = [
+        str(t.get("id", "?"))
+        for t, w in zip(tasks, words, strict=True)
+        if w in ("fail", "failed", "blocked", "aborted")
+    ]
     if bad:
         alt += f" Not well: {', '.join(printable(b) for b in bad[:8])}{' and others' if len(bad) > 8 else ''}."
     if not tasks:
@@ -191,9 +250,17 @@ def verdict_matrix(tasks) -> Drawing:
 
 _ORDER = ("pass", "info", "pending", "running", "warn", "aborted", "blocked", "fail", "failed")
 _FILL = {
-    "pass": "#cfe8dd", "info": "#eeeeee", "pending": "#eeeeee", "running": "#d6e6f5", "warn": "#fbe3bd", "aborted": "#e3c6dd",
-    "blocked": "#d9d9d9", "fail": "#f4b6bd", "failed": "#b00020",
-}  # fmt: skip
+    "pass": "#cfe8dd",
+    "info": "#eeeeee",
+    "pending": "#eeeeee",
+    "running": "#d6e6f5",
+    "warn": "#fbe3bd",
+    "aborted": "#e3c6dd",
+    "blocked": "#d9d9d9",
+    "fail": "#f4b6bd",
+    "failed": "#b00020",
+}
+_SAID = {"fail": "of bad quality (fail)", "failed": "failed to run"}
 _INK = {**show.COLORS, "failed": "white"}
 
 

@@ -1,4 +1,4 @@
-"""Figures of 07_flux and 08_standard: the field, the source and its model, its spectrum, the response."""
+"""Figures of 07_flux: the field, the source and its model, its spectrum."""
 
 from __future__ import annotations
 
@@ -7,9 +7,31 @@ from matplotlib.axes import Axes
 
 from ...reduce.source import lenslet_fractions
 from .canvas import (
-    BLUE, DARK, DIVERGING, GREEN, GREY, LEVEL, ORANGE, Drawing, canvas, color_bar, drawn, finite, grid, image_panel, label, lenslets,
-    light_frame, limits, log_axis, middle, nothing, number, printable, symmetric,
-)  # fmt: skip
+    BLUE,
+    DARK,
+    DIVERGING,
+    GREEN,
+    GREY,
+    LEVEL,
+    ORANGE,
+    Drawing,
+    canvas,
+    color_bar,
+    drawn,
+    finite,
+    grid,
+    handy_unit,
+    image_panel,
+    label,
+    lenslets,
+    light_frame,
+    limits,
+    log_axis,
+    middle,
+    nothing,
+    number,
+    symmetric,
+)
 
 PARTS = ("blue", "middle", "red")
 PART_COLORS = (BLUE, GREEN, ORANGE)
@@ -23,23 +45,15 @@ def _extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
     return float(x[0] - dx), float(x[-1] + dx), float(y[0] - dy), float(y[-1] + dy)
 
 
-def _power_of_ten(values: np.ndarray) -> tuple[float, str]:
-    """A unit in which the values are handy, and its name."""
-    good = np.abs(finite(values))
-    top = float(np.percentile(good, 99)) if good.size else 0.0
-    if not top > 0:
-        return 1.0, ""
-    exponent = int(np.floor(np.log10(top)))
-    return 10.0**exponent, f"10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))} "
-
-
 def _found(result) -> str:
     """The source in a few words."""
     source = result.source
     if source is None:
         return f"no source: best S/N {number(result.search.get('best'))}"
     how = "fixed at" if source.fixed else "at"
-    return f"source {how} {number(source.x)}″, {number(source.y)}″, S/N {number(source.snr)}, FWHM {number(source.fwhm)}″"
+    return (
+        f"source {how} {number(source.x)}″, {number(source.y)}″, S/N {number(source.snr)}, FWHM {number(source.fwhm)}″"
+    )
 
 
 def _path(ax: Axes, result) -> None:
@@ -71,16 +85,31 @@ def collapsed_image(result) -> Drawing:
     cells = grid(fig, (1, 1), left=0.65, right=1.0, wspace=1.75)
     ax = fig.add_subplot(cells[0])
     image = np.where(result.collapsed == 0, np.nan, result.collapsed)
-    unit, words = _power_of_ten(image)
+    unit, words = handy_unit(image)
     low, high = limits(image / unit, 2, 99.5)
-    shown = image_panel(ax, image / unit, _extent(result.spaxels.x, result.spaxels.y), vmin=low, vmax=high, aspect="equal")
+    shown = image_panel(
+        ax, image / unit, _extent(result.spaxels.x, result.spaxels.y), vmin=low, vmax=high, aspect="equal"
+    )
     color_bar(fig, ax, shown, f"{words}erg/s/cm²/Å")
-    label(ax, f"{result.centre - result.half_width:.0f}–{result.centre + result.half_width:.0f} Å, sky subtracted", "IFU x [arcsec]", "IFU y [arcsec]")
+    label(
+        ax,
+        f"{result.centre - result.half_width:.0f}–{result.centre + result.half_width:.0f} Å, sky subtracted",
+        "IFU x [arcsec]",
+        "IFU y [arcsec]",
+    )
     axes = [ax]
     ax = fig.add_subplot(cells[1])
     snr = np.asarray(result.search["snr"], float)
     low, high = limits(snr, 1, 99.9)
-    shown = image_panel(ax, snr, _extent(np.asarray(result.search["x"]), np.asarray(result.search["y"])), vmin=low, vmax=max(high, 5.0), cmap=LEVEL, aspect="equal")
+    shown = image_panel(
+        ax,
+        snr,
+        _extent(np.asarray(result.search["x"]), np.asarray(result.search["y"])),
+        vmin=low,
+        vmax=max(high, 5.0),
+        cmap=LEVEL,
+        aspect="equal",
+    )
     color_bar(fig, ax, shown, "S/N")
     label(ax, "matched filter, whole channel", "IFU x [arcsec]", "")
     axes.append(ax)
@@ -92,7 +121,8 @@ def collapsed_image(result) -> Drawing:
         axes[0].legend(loc="lower left", frameon=True, framealpha=0.9, handletextpad=0.3, fontsize=9, borderpad=0.3)
     line = result.search.get("line", np.nan)
     alt = (
-        f"Collapsed image at {result.centre:.0f} A: {found.replace('″', ' arcsec')}; 5-sigma limit of a point source {number(result.limit, 2)} erg/s/cm2/A"
+        f"Collapsed image at {result.centre:.0f} A: {found.replace('″', ' arcsec')}; 5-sigma limit of a point source "
+        f"{number(result.limit, 2)} erg/s/cm2/A"
         + (f"; found by its line at {line:.0f} A" if np.isfinite(line) else "")
         + "."
     )
@@ -100,7 +130,7 @@ def collapsed_image(result) -> Drawing:
 
 
 def _parts(result) -> list[tuple[str, str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Data, model and error (nf,) of the source search averaged over thirds of the channel: (name, range, data, model, error)."""
+    """The search averaged over thirds of the channel: name, range, and data, model and error (nf,) of each."""
     search, source = result.search, result.source
     wave = np.atleast_1d(np.asarray(search["wave"], float))
     means, variances = (np.atleast_2d(np.asarray(search[k], float)) for k in ("means", "variances"))
@@ -108,7 +138,10 @@ def _parts(result) -> list[tuple[str, str, np.ndarray, np.ndarray, np.ndarray]]:
     if source is not None and source.chunk_flux.size == wave.size:
         dx, dy = result.refraction.offset(wave, source.wave_ref)
         fwhm = source.fwhm * (wave / source.wave_ref) ** source.exponent
-        model = lenslet_fractions(result.positions, source.x + dx, source.y + dy, fwhm, source.beta) * source.chunk_flux[:, None]
+        model = (
+            lenslet_fractions(result.positions, source.x + dx, source.y + dy, fwhm, source.beta)
+            * source.chunk_flux[:, None]
+        )
     out = []
     groups = np.array_split(np.arange(wave.size), min(3, wave.size))
     for name, part in zip(PARTS if len(groups) == 3 else ("line", "line"), groups, strict=False):
@@ -133,12 +166,18 @@ def source_model(result) -> Drawing:
     parts = _parts(result)
     source = result.source
     if source is None:
-        headline = f"No source to model (best S/N {number(result.search.get('best'))}): light of the fibres without the sky"
+        headline = (
+            f"No source to model (best S/N {number(result.search.get('best'))}): light of the fibres without the sky"
+        )
     else:
-        headline = f"Moffat of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}, at reduced χ² {number(source.chi, 2)}"
+        headline = (
+            f"Moffat of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}, at reduced χ² {number(source.chi, 2)}"
+        )
     fig = canvas(headline, height=max(1.15 + 1.36 * len(parts), 3.4))
-    cells = grid(fig, (1, 1, 1, 0.1, 1.5), [1] * len(parts), left=0.45, right=0.15, bottom=0.5, wspace=0.25, hspace=0.26)
-    unit, words = _power_of_ten(np.concatenate([p[2] for p in parts]))
+    cells = grid(
+        fig, (1, 1, 1, 0.1, 1.5), [1] * len(parts), left=0.45, right=0.15, bottom=0.5, wspace=0.25, hspace=0.26
+    )
+    unit, words = handy_unit(np.concatenate([p[2] for p in parts]))
     left_over = []
     for k, (name, where, data, fit, error) in enumerate(parts):
         low, high = limits(data / unit, 3, 99.7)
@@ -148,27 +187,37 @@ def source_model(result) -> Drawing:
         rest = (data - fit) / error
         reach = float(np.clip(symmetric(rest, 99), 3.0, 50.0))
         left_over.append(middle(np.abs(rest)) * 1.4826)
-        for j, (values, vmin, vmax, cmap, title) in enumerate((
-            (data / unit, low, high, "viridis", f"{name}: {where}"),
-            (fit / unit, low, high, "viridis", "model"),
-            (rest, -reach, reach, DIVERGING, f"residual, ±{number(reach, 2)} σ"),
-        )):  # fmt: skip
+        for j, (values, vmin, vmax, cmap, title) in enumerate(
+            (
+                (data / unit, low, high, "viridis", f"{name}: {where}"),
+                (fit / unit, low, high, "viridis", "model"),
+                (rest, -reach, reach, DIVERGING, f"residual, ±{number(reach, 2)} σ"),
+            )
+        ):
             ax = fig.add_subplot(cells[k, j])
             lenslets(ax, result.positions, values, vmin=vmin, vmax=vmax, cmap=cmap)
             ax.set(anchor="C", xticks=[], yticks=[])
             ax.set_title(title if k == 0 or j != 1 else "", fontsize=9.5)
             if j == 0:
-                ax.set_ylabel(f"0 … {number(high, 2)}", fontsize=9.5)
+                ax.set_ylabel(f"{low:.1f} … {high:.1f}", fontsize=9.5)
             if source is not None and j < 2:
                 ax.plot(source.x, source.y, "+", color="white", markersize=6)
-    fig.text(0.05, 0.015, f"maps: 12.4″ × 7.1″, scale in {words}erg/s/cm²/Å per fibre; residual in units of the noise", fontsize=9.5, color=DARK)
+    fig.text(
+        0.05,
+        0.015,
+        f"maps: 12.4″ × 7.1″, scale in {words}erg/s/cm²/Å per fibre; residual in units of the noise",
+        fontsize=9.5,
+        color=DARK,
+    )
     _radial(fig.add_subplot(cells[:, 4]), result, parts)
     if source is None:
-        alt = f"No source was found (best S/N {number(result.search.get('best'))}); maps of the sky-subtracted light of the fibres show no model."
+        alt = f"No source was found (best S/N {number(result.search.get('best'))}): the fibres' light, without a model."
     else:
         alt = (
-            f"Source model: Moffat of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}, reduced chi-square {number(source.chi, 2)}; "
-            f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the {' / '.join(p[0] for p in parts)} part."
+            f"Source model: Moffat of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}, reduced "
+            f"chi-square {number(source.chi, 2)}; "
+            f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the "
+            f"{' / '.join(p[0] for p in parts)} part."
         )
     return fig, alt
 
@@ -194,11 +243,20 @@ def _radial(ax: Axes, result, parts) -> None:
             inside = (distance >= low) & (distance < high) & np.isfinite(data) & np.isfinite(error)
             if inside.any():
                 noise = float(np.sqrt(np.sum(error[inside] ** 2))) / inside.sum()
-                rings.append((distance[inside].mean(), data[inside].mean(), noise, fit[inside].mean()))
+                mean = data[inside].mean() if data[inside].mean() > noise else np.nan  # no place on a logarithmic axis
+                rings.append((distance[inside].mean(), mean, noise, fit[inside].mean()))
         if rings:
             r, mean, noise, model = np.array(rings).T
             ax.errorbar(
-                r, mean / total, noise / total, fmt=mark, color=color, markersize=4, markerfacecolor="none", linewidth=0.9, label=name
+                r,
+                mean / total,
+                noise / total,
+                fmt=mark,
+                color=color,
+                markersize=4,
+                markerfacecolor="none",
+                linewidth=0.9,
+                label=name,
             )
             ax.plot(r, model / total, color=color, linewidth=1.0)
             top = max(top, float(np.max(model)) / total)
@@ -211,7 +269,7 @@ def _radial(ax: Axes, result, parts) -> None:
     ax.set_xlim(0, 5)
     light_frame(ax)
     ax.set_xlabel("distance from the source [arcsec]")
-    ax.set_title("share of the source's light per fibre:\nmeans of rings, and the model (lines)", fontsize=9.5)
+    ax.set_title("share of the source's light per fibre:\nrings above their noise, model (lines)", fontsize=9.5)
     ax.legend(loc="upper right")
 
 
@@ -236,13 +294,17 @@ def extracted_spectrum(result) -> Drawing:
     if result.source is None:
         headline = f"No source: nothing above {number(result.limit, 2)} erg/s/cm²/Å (5 σ, point source, per element)"
     else:
-        headline = f"Spectrum of the source: S/N {number(snr)} per element (median), flux {number(middle(flux))} erg/s/cm²/Å"
+        headline = (
+            f"Spectrum of the source: S/N {number(snr)} per element (median), flux {number(middle(flux))} erg/s/cm²/Å"
+        )
     fig = canvas(headline, height=5.6)
     cells = grid(fig, (1,), (2, 1, 0.8), left=0.6, hspace=0.4)
     ax = fig.add_subplot(cells[0])
-    unit, words = _power_of_ten(flux)
+    unit, words = handy_unit(flux)
     if usable.any() and result.source is not None:
-        ax.fill_between(wave, (flux - error) / unit, (flux + error) / unit, color=BLUE, alpha=0.35, linewidth=0, label="1 σ")
+        ax.fill_between(
+            wave, (flux - error) / unit, (flux + error) / unit, color=BLUE, alpha=0.35, linewidth=0, label="1 σ"
+        )
         ax.plot(wave, flux / unit, color=DARK, linewidth=0.7, label="flux")
         low, high = limits(flux / unit, 0.3, 99.7, 0.12)
         ax.set_ylim(min(low, 0.0), high)
@@ -253,7 +315,7 @@ def extracted_spectrum(result) -> Drawing:
     axes = [ax]
     label(ax, f"source, its whole light [{words}erg/s/cm²/Å]", nx=8, ny=4)
     ax = fig.add_subplot(cells[1])
-    unit, words = _power_of_ten(sky)
+    unit, words = handy_unit(sky)
     ax.plot(wave, sky / unit, color=ORANGE, linewidth=0.7)
     low, high = limits(sky / unit, 0.5, 99.5, 0.08)
     ax.set_ylim(low, high)
@@ -261,7 +323,7 @@ def extracted_spectrum(result) -> Drawing:
     what = "sky through the same weights" if result.source is not None else "sky of the median fibre"
     label(ax, f"{what} [{words}erg/s/cm²/Å]", nx=8, ny=3)
     ax = fig.add_subplot(cells[2])
-    unit, words = _power_of_ten(result.response)
+    unit, words = handy_unit(result.response)
     ax.plot(wave, np.where(result.response > 0, result.response / unit, np.nan), color=GREEN)
     axes.append(ax)
     if finite(result.response).max(initial=0.0) > 0:
@@ -273,49 +335,8 @@ def extracted_spectrum(result) -> Drawing:
             light_frame(ax)
         if k < 2:
             ax.tick_params(labelbottom=False)
-    alt = headline.replace("²", "2").replace("Å", "A").replace("σ", "sigma") + f"; {number(masked, 2)} % of the elements are masked."
-    return fig, alt
-
-
-@drawn
-def response(response, star) -> Drawing:
-    """Response from a standard with the points it rests on, and its ratio to the default.
-
-    Parameters
-    ----------
-    response : `reduce.flux.Response`; star : `instrument.Standard`
-    """
-    wave, ratio, used = response.wavelength, response.ratio, response.fitted
-    level = middle(ratio)
-    shape = 100 * float(np.ptp(finite(ratio))) / level if finite(ratio).size and level else float("nan")
-    rest = np.where(used, response.measured / response.response - 1, np.nan)
-    name = printable(star.name)
-    fig = canvas(f"{name}: response {number(level)} of the default, its shape differs by {number(shape, 2)} %", height=5.0)
-    cells = grid(fig, (1,), (1.6, 1), left=0.85, hspace=0.42)
-    ax = fig.add_subplot(cells[0])
-    unit, words = _power_of_ten(response.response)
-    ax.plot(wave[~used], response.measured[~used] / unit, ".", color="#b8b8b8", markersize=2, label="left out (air, hydrogen)")
-    ax.plot(wave[used], response.measured[used] / unit, ".", color=BLUE, markersize=2.5, label="published / measured")
-    ax.plot(wave, response.response / ratio / unit, color=GREEN, linestyle="--", label="default")
-    ax.plot(wave, response.response / unit, color=ORANGE, linewidth=1.6, label="response")
-    ax.set_ylim(*limits(np.concatenate([response.measured[used], response.response, response.response / ratio]) / unit, 0.3, 99.7, 0.15))
-    light_frame(ax)
-    ax.tick_params(labelbottom=False)
-    label(ax, f"{number(100 * float(used.mean()))} % of the channel compared; points scatter by {number(100 * 1.4826 * middle(np.abs(rest)), 2)} %", "", f"{words}erg/e⁻", nx=8)
-    ax.legend(loc="best", ncols=2, markerscale=3)
-    top = fig.add_subplot(cells[1])
-    top.plot(wave, ratio, color=ORANGE, linewidth=1.6)
-    relative = np.where(response.response > 0, response.error / response.response, 0) * ratio
-    top.fill_between(wave, ratio - relative, ratio + relative, color=ORANGE, alpha=0.25, linewidth=0)
-    top.axhline(1, color=GREEN, linestyle="--")
-    low, high = limits(np.append(ratio, 1.0), 0, 100, 0.15)
-    top.set_ylim(low, high)
-    light_frame(top)
-    label(top, "response / default", "wavelength in air [Å]", "ratio", nx=8, ny=4)
-    for panel in (ax, top):
-        panel.set_xlim(wave[0], wave[-1])
     alt = (
-        f"Response from {name}: {number(level)} times the default in the median, its shape differs by {number(shape, 2)} % over the channel; "
-        f"{number(100 * float(used.mean()))} % of the channel could be compared."
+        headline.replace("²", "2").replace("Å", "A").replace("σ", "sigma")
+        + f"; {number(masked, 2)} % of the elements are masked."
     )
     return fig, alt

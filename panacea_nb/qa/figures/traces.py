@@ -1,4 +1,4 @@
-"""Figures of 01_bias and 02_trace: bias, read noise, traces, profiles, scattered light."""
+"""Figures of 02_trace: traces, profiles, scattered light."""
 
 from __future__ import annotations
 
@@ -7,119 +7,42 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from scipy.ndimage import maximum_filter1d
 
-from ...instrument import AMP_ROWS
 from ...reduce.extract import FiberModel, spline_basis
 from ...reduce.kernels import HALF_WIDTH
 from ...reduce.trace import GAP_DISTANCE
 from .canvas import (
-    BLUE, DARK, DIVERGING, ORANGE, Drawing, block_mean, block_of, canvas, color_bar, drawn, finite, grid, image_panel, label,
-    light_frame, limits, log_axis, middle, nan_percentile, nothing, number, shrunk, spread, symmetric,
-)  # fmt: skip
+    BLUE,
+    DARK,
+    DIVERGING,
+    ORANGE,
+    Drawing,
+    block_mean,
+    block_of,
+    canvas,
+    color_bar,
+    drawn,
+    finite,
+    grid,
+    image_panel,
+    label,
+    light_frame,
+    limits,
+    log_axis,
+    middle,
+    nan_percentile,
+    nothing,
+    number,
+    shrunk,
+    spread,
+    symmetric,
+)
 
-AMPLIFIERS = (("bottom amplifier", slice(0, AMP_ROWS), BLUE), ("top amplifier", slice(AMP_ROWS, 2 * AMP_ROWS), ORANGE))
-LONG_EXPOSURE = 1800.0  # s, in which the dark current is shown
 PROFILE_FIBERS = 70  # fibres whose pixels the profile is drawn from
 PROFILE_COLUMNS = 24
 
 
-@drawn
-def bias_overview(bias, dark) -> Drawing:
-    """Master bias, dark current, and the level of single bias frames.
-
-    Parameters
-    ----------
-    bias : `reduce.bias.MasterBias`; dark : `reduce.bias.MasterDark`
-    """
-    noise = " / ".join(number(v) for v in bias.rdnoise)
-    drift = np.asarray(bias.drift, float)
-    worst = float(np.abs(drift).max()) if drift.size else float("nan")
-    low, high = limits(bias.data, 0.5, 99.5)
-    fig = canvas(f"Bias of {bias.n_frames} frames: read noise {noise} e⁻, level steady to {number(worst, 2)} e⁻")
-    cells = grid(fig, (1, 1, 1), wspace=1.4)
-    ax = fig.add_subplot(cells[0])
-    small, extent = shrunk(ax, bias.data)
-    _amplifiers(ax)
-    color_bar(fig, ax, image_panel(ax, small, extent, vmin=low, vmax=high), "bias [e⁻]")
-    label(ax, "master bias", "column", "row", nx=4)
-    ax = fig.add_subplot(cells[1])
-    current = LONG_EXPOSURE * middle(dark.rate) if dark.exposure > 0 else float("nan")
-    if dark.exposure > 0:
-        small, extent = shrunk(ax, LONG_EXPOSURE * dark.rate)
-        floor, ceiling = limits(small, 1, 99)
-        _amplifiers(ax)
-        color_bar(fig, ax, image_panel(ax, small, extent, vmin=min(floor, 0.0), vmax=max(ceiling, 0.1)), "")
-        label(ax, f"dark [e⁻ in {LONG_EXPOSURE:.0f} s]", "column", nx=4)
-    else:
-        nothing(ax, "no dark frames:\nno dark current subtracted")
-    ax = fig.add_subplot(cells[2])
-    if drift.size:
-        for k, (name, _, color) in enumerate(AMPLIFIERS):
-            ax.plot(np.arange(1, drift.shape[0] + 1), drift[:, k], "o-" if k == 0 else "s--", color=color, label=name, markersize=5)
-        reach = max(1.3 * worst, 0.1)
-        ax.set_ylim(-reach, reach)
-        light_frame(ax)
-        label(ax, "frames − master", "bias frame", "level [e⁻]")
-        ax.legend(loc="best")
-    else:
-        nothing(ax, "levels of the single frames\nwere not kept")
-    bad = 100 * float((bias.bad | dark.hot).mean())
-    alt = (
-        f"Master bias of {bias.n_frames} frames: read noise {noise} e- (bottom / top amplifier), structure from {number(low)} to "
-        f"{number(high)} e-, single frames within {number(worst, 2)} e- of the master, dark current {number(current, 2)} e- in "
-        f"{LONG_EXPOSURE:.0f} s, {number(bad, 2)} % of the pixels bad."
-    )
-    return fig, alt
-
-
-def _amplifiers(ax: Axes) -> None:
-    """The border between the two amplifiers."""
-    ax.axhline(AMP_ROWS - 0.5, color="white", linewidth=0.8, linestyle=":")
-
-
-@drawn
-def read_noise(image, bias) -> Drawing:
-    """Histogram of one bias frame about the master against the Gaussian of the measured read noise.
-
-    Parameters
-    ----------
-    image : `reduce.ccd.ChannelImage`, a bias frame; bias : `reduce.bias.MasterBias`
-    """
-    rest = np.asarray(image.data[:, ::3], float) - bias.data[:, ::3]
-    words = " / ".join(number(v) for v in bias.rdnoise)
-    wide = [spread(rest[rows]) for _, rows, _ in AMPLIFIERS]
-    seen = " / ".join(number(v) for v in wide)
-    fig = canvas(f"Read noise {words} e⁻ (bottom / top); one frame scatters by {seen} e⁻ about the master", height=3.9)
-    cells = grid(fig, (1, 1), wspace=0.75)
-    beyond = []
-    for cell, (name, rows, color), sigma in zip(cells, AMPLIFIERS, bias.rdnoise, strict=True):
-        ax = fig.add_subplot(cell)
-        values = finite(rest[rows], 800_000)
-        if not values.size or not sigma > 0:
-            nothing(ax, f"{name}: no data")
-            beyond.append(float("nan"))
-            continue
-        values = (values - np.median(values)) / sigma
-        edges = np.linspace(-8, 8, 97)
-        count, _ = np.histogram(values, edges)
-        centre = 0.5 * (edges[1:] + edges[:-1])
-        ax.stairs(np.maximum(count, 0.3), edges, fill=True, color=color, alpha=0.45, label="frame − master", baseline=0.3)
-        gauss = values.size * (edges[1] - edges[0]) * np.exp(-0.5 * centre**2) / np.sqrt(2 * np.pi)
-        ax.plot(centre[gauss > 0.3], gauss[gauss > 0.3], color=DARK, label=f"Gaussian of {number(sigma)} e⁻")
-        log_axis(ax)
-        ax.set_ylim(0.3, 4 * max(count.max(), 1))
-        light_frame(ax)
-        beyond.append(100 * float((np.abs(values) > 5).mean()))
-        label(ax, f"{name}: {number(beyond[-1], 2)} % beyond 5 σ", "deviation [read noise]", "pixels" if rows.start == 0 else "")
-        ax.legend(loc="upper right")
-    alt = (
-        f"One bias frame against the master: read noise {words} e- in the bottom / top amplifier, scatter of this frame {seen} e-; "
-        f"beyond 5 sigma lie {' / '.join(number(v, 2) for v in beyond)} % of the pixels."
-    )
-    return fig, alt
-
-
 def crest_offset(flat: np.ndarray, model: FiberModel, n_columns: int = 24) -> np.ndarray:
-    """Distance [px] of the crest of light next to each trace from the trace, (n_alive, n_columns); NaN without a crest."""
+    """Distance [px] of the crest of light from the trace next to it, (n_alive, n_columns); NaN without a crest."""
     ny, nx = flat.shape
     trace = model.trace[model.alive]
     half = max(1, min(8, nx // (2 * n_columns)))
@@ -147,23 +70,33 @@ def traces_on_image(flat, model) -> Drawing:
     alive = int(model.alive.sum())
     off = crest_offset(flat, model) if alive else np.zeros(0)
     worst = float(np.max(np.abs(finite(off)))) if finite(off).size else float("nan")
-    fig = canvas(f"{alive} of {model.alive.size} fibres traced; crests lie {number(middle(np.abs(off)), 2)} px off (largest {number(worst, 2)} px)", height=6.0)
-    cells = grid(fig, (1, 1, 1), (1, 1), wspace=0.6, hspace=0.7)
+    fig = canvas(
+        f"{alive} of {model.alive.size} fibres traced; crests lie {number(middle(np.abs(off)), 2)} px off (largest "
+        f"{number(worst, 2)} px)",
+        height=6.0,
+    )
+    cells = grid(fig, (1, 1, 1), (1, 1), left=0.65, bottom=0.3, wspace=0.2, hspace=0.5)
     ax = fig.add_subplot(cells[0, 0])
     small, extent = shrunk(ax, flat)
     low, high = limits(small, 1, 99.5)
     image_panel(ax, small, extent, norm=PowerNorm(0.5, max(low, 0.0), max(high, low + 1)))
-    label(ax, "whole flat, with the regions", "column", "row", nx=4)
+    label(ax, "whole flat, with the regions", nx=4)
     height, width = min(64, ny), min(110, nx)
-    places = {(0, 1): ("top left", 0.0, 1.0), (0, 2): ("top right", 1.0, 1.0), (1, 0): ("middle", 0.5, 0.5),
-              (1, 1): ("bottom left", 0.0, 0.0), (1, 2): ("bottom right", 1.0, 0.0)}  # fmt: skip
+    places = {
+        (0, 1): ("top left", 0.0, 1.0),
+        (0, 2): ("top right", 1.0, 1.0),
+        (1, 0): ("middle", 0.5, 0.5),
+        (1, 1): ("bottom left", 0.0, 0.0),
+        (1, 2): ("bottom right", 1.0, 0.0),
+    }
     for cell, (name, u, v) in places.items():
         x0 = int(round(u * (nx - width)))
         y0 = _first_row(model, v, x0, width, height, ny)
         ax.add_patch(_box(x0, y0, width, height))
         _region(fig.add_subplot(cells[cell]), flat, model, (x0, y0, width, height), name)
     alt = (
-        f"Traces on the flat: {alive} of {model.alive.size} fibres have light; the crests of light lie {number(middle(np.abs(off)), 2)} px "
+        f"Traces on the flat: {alive} of {model.alive.size} fibres have light; the crests of light lie "
+        f"{number(middle(np.abs(off)), 2)} px "
         f"from the traces (median), {number(worst, 2)} px at most."
     )
     return fig, alt
@@ -192,13 +125,26 @@ def _region(ax: Axes, flat: np.ndarray, model: FiberModel, box: tuple[int, int, 
     columns = np.arange(x0, x0 + width, 4)
     for fiber, (trace, alive) in enumerate(zip(model.trace[:, columns], model.alive, strict=True)):
         if np.any((trace > y0 - 1) & (trace < y0 + height)):
-            ax.plot(columns, trace, color=ORANGE if alive else BLUE, linewidth=1.2, linestyle=(0, (5, 5)) if alive else ":")
+            ax.plot(
+                columns, trace, color=ORANGE if alive else BLUE, linewidth=1.2, linestyle=(0, (5, 5)) if alive else ":"
+            )
             if fiber % 5 == 4 and y0 + 1 < trace[-1] < y0 + height - 2:
                 box = {"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 1}
-                ax.text(columns[-1] - 1, trace[-1], str(fiber + 1), color="white", fontsize=9, ha="right", va="center", bbox=box)
+                ax.text(
+                    columns[-1] - 1,
+                    trace[-1],
+                    str(fiber + 1),
+                    color="white",
+                    fontsize=9,
+                    ha="right",
+                    va="center",
+                    bbox=box,
+                )
     ax.set_xlim(x0 - 0.5, x0 + width - 0.5)
     ax.set_ylim(y0 - 0.5, y0 + height - 0.5)
-    label(ax, f"{name} (fibre numbers)", "column", "row" if name == "middle" else "", nx=3, ny=4)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_title(f"{name}: x {x0}–{x0 + width}, y {y0}–{y0 + height}")
 
 
 def profile_samples(flat: np.ndarray, result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -211,7 +157,11 @@ def profile_samples(flat: np.ndarray, result) -> tuple[np.ndarray, np.ndarray, n
     model, amplitude = result.model, result.extraction.amplitude
     ny, nx = flat.shape
     fibers = np.flatnonzero(model.alive)
-    fibers = fibers[np.unique(np.linspace(0, fibers.size - 1, min(PROFILE_FIBERS, fibers.size)).astype(int))] if fibers.size else fibers
+    fibers = (
+        fibers[np.unique(np.linspace(0, fibers.size - 1, min(PROFILE_FIBERS, fibers.size)).astype(int))]
+        if fibers.size
+        else fibers
+    )
     columns = np.linspace(4, nx - 5, PROFILE_COLUMNS).astype(int)
     if not fibers.size:
         return np.zeros(0), np.zeros(0), np.zeros(0)
@@ -252,7 +202,9 @@ def profile_fit(flat, result) -> Drawing:
     crest = maximum_filter1d(np.nan_to_num(local), 9, axis=0)
     percent = np.where(crest > 0.05 * nan_percentile(crest, 90, axis=0), 100 * over / np.maximum(crest, 1e-6), np.nan)
     rms = spread(percent)
-    fig = canvas(f"The profile model leaves {number(rms, 2)} % of the fibres' crests (means of {c} columns)", height=5.2)
+    fig = canvas(
+        f"The profile model leaves {number(rms, 2)} % of the fibres' crests (means of {c} columns)", height=5.2
+    )
     cells = grid(fig, (1, 1.15), (1, 1, 1), left=0.8, right=1.0, wspace=0.85, hspace=0.5)
     ax = fig.add_subplot(cells[:, 0])
     _profile_panel(ax, model, distance, value)
@@ -262,13 +214,21 @@ def profile_fit(flat, result) -> Drawing:
         ax = fig.add_subplot(cells[k, 1])
         axes.append(ax)
         y0 = _first_row(model, v, 0, nx, height, ny)
-        shown = image_panel(ax, percent[y0 : y0 + height], (-0.5, over.shape[1] * c - 0.5, y0 - 0.5, y0 + height - 0.5), vmin=-reach, vmax=reach, cmap=DIVERGING)
+        shown = image_panel(
+            ax,
+            percent[y0 : y0 + height],
+            (-0.5, over.shape[1] * c - 0.5, y0 - 0.5, y0 + height - 0.5),
+            vmin=-reach,
+            vmax=reach,
+            cmap=DIVERGING,
+        )
         label(ax, f"residual at the {name} of the chip", "column" if k == 2 else "", "row", ny=3)
         if k < 2:
             ax.tick_params(labelbottom=False)
     color_bar(fig, axes, shown, "(flat − model) / fibre's crest [%]")
     alt = (
-        f"Profile of the fibres and its residual: the model leaves {number(rms, 2)} % of the light on the fibres' crests (robust RMS, means of {c} columns); "
+        f"Profile of the fibres and its residual: the model leaves {number(rms, 2)} % of the light on the fibres' "
+        f"crests (robust RMS, means of {c} columns); "
         f"mean profile {number(fwhm(model))} px FWHM."
     )
     return fig, alt
@@ -294,13 +254,30 @@ def _profile_panel(ax: Axes, model: FiberModel, distance: np.ndarray, value: np.
         return
     floor = 1e-5
     step = max(1, distance.size // 6000)
-    ax.plot(distance[::step], np.maximum(value[::step], floor), ".", color=BLUE, markersize=1.5, alpha=0.35, label="pixels of many fibres", rasterized=True)
+    ax.plot(
+        distance[::step],
+        np.maximum(value[::step], floor),
+        ".",
+        color=BLUE,
+        markersize=1.5,
+        alpha=0.35,
+        label="pixels of many fibres",
+        rasterized=True,
+    )
     u = np.linspace(-HALF_WIDTH + 0.02, HALF_WIDTH - 0.02, 240)
     ax.plot(u, np.maximum(mean_profile(model, u), floor), color=DARK, linewidth=1.6, label="mean model")
     edges = np.arange(-HALF_WIDTH, HALF_WIDTH + 0.01, 0.5)
     index = np.digitize(distance, edges)
     binned = [middle(value[index == k]) for k in range(1, edges.size)]
-    ax.plot(0.5 * (edges[1:] + edges[:-1]), np.maximum(binned, floor), "o", color=ORANGE, markersize=4, markerfacecolor="none", label="their median")
+    ax.plot(
+        0.5 * (edges[1:] + edges[:-1]),
+        np.maximum(binned, floor),
+        "o",
+        color=ORANGE,
+        markersize=4,
+        markerfacecolor="none",
+        label="their median",
+    )
     log_axis(ax)
     ax.set_ylim(floor, 0.5)
     light_frame(ax)
@@ -326,10 +303,18 @@ def scattered_light(flat, result) -> Drawing:
     rest = np.concatenate([(measured - model)[gap] for measured, model, gap in cuts])
     level = middle(np.concatenate([model[gap] for _, model, gap in cuts]))
     left = 100 * middle(np.abs(rest)) / level if level and level > 0 else float("nan")
-    fig = canvas(f"Scattered light is {number(share, 2)} % of all light; between the fibres the model is off by {number(left, 2)} %", height=5.4)
+    fig = canvas(
+        f"Scattered light is {number(share, 2)} % of all light; between the fibres the model is off by "
+        f"{number(left, 2)} %",
+        height=5.4,
+    )
     cells = grid(fig, (1,), (1, 1, 1), hspace=0.42)
     top = max([float(np.percentile(finite(m), 99)) for m, _, _ in cuts if finite(m).size] + [1.0])
-    bottom = max(0.3, 0.4 * float(np.percentile(finite(np.concatenate([m for _, m, _ in cuts])), 1))) if finite(result.background).size else 0.3
+    bottom = (
+        max(0.3, 0.4 * float(np.percentile(finite(np.concatenate([m for _, m, _ in cuts])), 1)))
+        if finite(result.background).size
+        else 0.3
+    )
     rows = np.arange(ny)
     for k, (column, (measured, model, gap)) in enumerate(zip(columns, cuts, strict=True)):
         ax = fig.add_subplot(cells[k])
@@ -340,13 +325,20 @@ def scattered_light(flat, result) -> Drawing:
         ax.set_ylim(bottom, 2 * top)
         ax.set_xlim(0, ny)
         light_frame(ax)
-        label(ax, f"columns {max(0, column - half)}–{min(nx - 1, column + half)}", "row" if k == 2 else "", "e⁻ per px", nx=9)
+        label(
+            ax,
+            f"columns {max(0, column - half)}–{min(nx - 1, column + half)}",
+            "row" if k == 2 else "",
+            "e⁻ per px",
+            nx=9,
+        )
         if k < 2:
             ax.tick_params(labelbottom=False)
         else:
             ax.legend(loc="upper right", ncols=3, bbox_to_anchor=(1.0, 3.95))
     alt = (
-        f"Scattered light is {number(share, 2)} % of the fibres' light, {number(level)} e- per pixel between the groups of fibres; "
+        f"Scattered light is {number(share, 2)} % of the fibres' light, {number(level)} e- per pixel between the "
+        "groups of fibres; "
         f"there the model differs from the frame by {number(left, 2)} % (median)."
     )
     return fig, alt
@@ -360,6 +352,8 @@ def _cut(flat: np.ndarray, result, column: int, half: int) -> tuple[np.ndarray, 
     model = np.asarray(result.background[:, near], float).mean(axis=1)
     gap = np.ones(ny, bool)
     trace = result.model.trace[result.model.alive][:, near]
-    for low, high in zip(np.floor(trace.min(axis=1) - GAP_DISTANCE), np.ceil(trace.max(axis=1) + GAP_DISTANCE), strict=True):
+    for low, high in zip(
+        np.floor(trace.min(axis=1) - GAP_DISTANCE), np.ceil(trace.max(axis=1) + GAP_DISTANCE), strict=True
+    ):
         gap[max(0, int(low)) : max(0, int(high) + 1)] = False
     return measured, model, gap & np.isfinite(measured)

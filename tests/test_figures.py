@@ -1,0 +1,751 @@
+"""Every figure is drawn from small data with known answers, and from what can go wrong; its alt text says which."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from astropy.table import MaskedColumn, Table
+from PIL import Image as Picture
+
+from panacea_nb.instrument import AMP_ROWS, N_FIBERS, channel
+from panacea_nb.qa import figures
+from panacea_nb.qa.figures import canvas
+from panacea_nb.qa.figures.extraction import _lost_pixels
+from panacea_nb.qa.figures.flats import _marked_region
+from panacea_nb.qa.figures.traces import crest_offset, profile_samples
+from panacea_nb.reduce.bias import MasterBias, MasterDark
+from panacea_nb.reduce.calibrated import Calibrated
+from panacea_nb.reduce.ccd import ChannelImage
+from panacea_nb.reduce.cube import spaxel_grid
+from panacea_nb.reduce.exposure import ScienceExtraction
+from panacea_nb.reduce.extract import Extraction, FiberModel
+from panacea_nb.reduce.fieldmodel import FieldModel
+from panacea_nb.reduce.flat import PixelFlat, Throughput
+from panacea_nb.reduce.flexure import RowFlexure
+from panacea_nb.reduce.flux import Response
+from panacea_nb.reduce.maskbits import DQ
+from panacea_nb.reduce.sky import SkyModel, WavelengthZero
+from panacea_nb.reduce.source import ExtractedSpectrum, PointSource, Refraction, lenslet_fractions
+from panacea_nb.reduce.trace import ScatterModel, TraceResult, gaussian_coef
+from panacea_nb.reduce.wavelength import LineFits, WavelengthSolution
+
+NF, NX, NY = 12, 160, 120  # a small chip: fibres 8 rows apart
+SMALLEST = 1500  # bytes of a PNG with something on it
+LARGEST = 250_000
+
+
+class Shown:
+    """What the figures displayed: the pictures and their alt texts."""
+
+    def __init__(self):
+        self.pictures: list[Picture.Image] = []
+        self.alts: list[str] = []
+
+    def __call__(self, shown) -> None:
+        data = shown.data
+        assert data.startswith(b"\x89PNG")
+        assert SMALLEST < len(data) < LARGEST
+        self.pictures.append(Picture.open(io.BytesIO(data)))
+        self.alts.append(shown.alt)
+
+    @property
+    def alt(self) -> str:
+        """The alt text of the one figure that was shown."""
+        assert len(self.alts) == 1, "exactly one figure is shown by each function"
+        return self.alts.pop()
+
+    def numbers(self) -> list[float]:
+        """All numbers of the alt text."""
+        return [float(v) for v in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", self.alt)]
+
+
+@pytest.fixture
+def shown(monkeypatch) -> Shown:
+    found = Shown()
+    monkeypatch.setattr("IPython.display.display", found)
+    return found
+
+
+def draw(name: str, *args) -> None:
+    assert getattr(figures, name)(*args) is None
+
+
+# --- small data ---
+
+
+def fiber_model(nf: int = NF, nx: int = NX, dead: tuple[int, ...] = ()) -> FiberModel:
+    trace = 12.0 + 8.0 * np.arange(nf)[:, None] + np.linspace(0, 0.6, nx)[None, :]
+    alive = np.ones(nf, bool)
+    alive[list(dead)] = False
+    return FiberModel(trace, gaussian_coef(nf, nx, 4.0), 16, alive)
+
+
+def extraction(model: FiberModel, level: float = 400.0, ny: int = NY, seed: int = 1) -> Extraction:
+    rng = np.random.default_rng(seed)
+    amplitude = np.full(model.trace.shape, level) * (1 + 0.5 * np.sin(np.arange(model.trace.shape[1]) / 7.0))
+    amplitude = np.where(model.alive[:, None], amplitude, 0.0).astype(np.float32)
+    variance = np.maximum(amplitude, 9.0)
+    noisy = (amplitude + rng.normal(size=amplitude.shape) * np.sqrt(variance)).astype(np.float32)
+    return Extraction(noisy, variance, np.ones_like(amplitude), model.image(np.maximum(noisy, 0), ny))
+
+
+def traced(dead: tuple[int, ...] = (), offset: float = 0.0) -> tuple[np.ndarray, TraceResult]:
+    """A flat made of its own model (4000 e- a column, 20 e- scattered), and a result with traces ``offset`` px off."""
+    model = fiber_model(dead=dead)
+    found = extraction(model, 4000.0)
+    background = np.full((NY, NX), 20.0, np.float32)
+    flat = found.model + background
+    model = model.shifted(offset)
+    residual = np.full(NF, 0.004)
+    weights = ScatterModel(np.array([50.0]), np.array([0.01]))
+    result = TraceResult(model, ~model.alive, found, weights, background, 0.9, 0.5, np.zeros(2), residual, np.ones(NF))
+    return flat, result
+
+
+def wave_map(nf: int = NF, nx: int = NX, first: float = 6500.0, step: float = 1.0) -> np.ndarray:
+    return first + step * np.arange(nx)[None, :] + 0.1 * np.arange(nf)[:, None]
+
+
+def solution(nf: int = 40, nx: int = 300, used: bool = True) -> WavelengthSolution:
+    rng = np.random.default_rng(2)
+    lines = 6500.0 + np.array([30.0, 90.0, 160.0, 230.0, 280.0])
+    residual = rng.normal(size=(lines.size, nf)) * 0.02
+    residual[3] = np.nan
+    flags = np.full((lines.size, nf), used)
+    flags[3] = False
+    centre = np.repeat((lines - 6500.0)[:, None], nf, axis=1)
+    ones = np.ones((lines.size, nf))
+    fits = LineFits(lines, centre, 1.9 * ones, 1e4 * ones, 0.01 * ones, flags)
+    return WavelengthSolution(wave_map(nf, nx), np.full((nf, nx), 1.9, np.float32), fits, flags, residual, 0.0213, 3)
+
+
+def science(nf: int = NF, nx: int = NX, dead: tuple[int, ...] = (2,), zero: WavelengthZero | None = None) -> tuple:
+    """Frame, read noise and a `ScienceExtraction` of it, with 30 pixels hit by cosmic rays."""
+    rng = np.random.default_rng(3)
+    model = fiber_model(nf, nx, dead)
+    found = extraction(model, 400.0)
+    image = found.model + rng.normal(size=(NY, nx)).astype(np.float32) * np.sqrt(9 + found.model)
+    cosmics = np.zeros((NY, nx), bool)
+    cosmics[40:45, 20:26] = True
+    image[cosmics] += 3000
+    mask = np.where(model.alive[:, None], 0, np.uint8(DQ.DEADFIBER)) * np.ones((1, nx), np.uint8)
+    mask[4, 20:26] |= np.uint8(DQ.LOSTWEIGHT)
+    blocks = -(-nx // 43)
+    measured = rng.normal(size=(nf, blocks)) * 0.01
+    flex = RowFlexure(np.array([-0.217, 0, 0, 0]), np.full(4, 0.001), measured, np.ones((nf, blocks)), 3, True)
+    wave = wave_map(nf, nx) - 0.15
+    background = np.zeros((NY, nx), np.float32)
+    result = ScienceExtraction(found, mask.astype(np.uint8), model, flex, background, cosmics, wave, None, zero, 0.987)
+    return image, np.full((NY, 1), 3.0, np.float32), result
+
+
+def wavelength_zero(n_lines: int = 5, used: bool = True) -> WavelengthZero:
+    grid = np.linspace(6500, 6660, 320)
+    light = 100 + 50 * np.exp(-0.5 * ((grid - 6580) / 2) ** 2)
+    return WavelengthZero(0.15, 0.0, 0.01, used, n_lines, grid, light, light + 1)
+
+
+class Spectrum:
+    """A sky of 100 e-/A with one line, as a function."""
+
+    def __call__(self, wavelength, extra=0.0):
+        return 100 + 300 * np.exp(-0.5 * ((np.asarray(wavelength) - 6560) / 2) ** 2)
+
+
+def field_model(noise: float = 1.0, source: PointSource | None = None, n_sky: int = 200, seed: int = 4) -> tuple:
+    """A field with one dead fibre, whose residuals have ``noise`` times the noise that is claimed."""
+    nx = 128
+    rng = np.random.default_rng(seed)
+    alive = np.ones(N_FIBERS, bool)
+    alive[7] = False
+    fibers = alive & (np.arange(N_FIBERS) < n_sky)
+    native = np.ones((N_FIBERS, nx))
+    sky = SkyModel(
+        spectrum=Spectrum(),
+        factor=native.copy(),
+        extra=0 * native,
+        wavelength=wave_map(N_FIBERS, nx),
+        gradient=np.ones(N_FIBERS),
+        terms={},
+        fibers=fibers,
+        level=1 + 0.01 * rng.normal(size=N_FIBERS),
+        level_error=np.full(N_FIBERS, 0.01),
+        level_scatter=0.01,
+        chi=1.0,
+    )
+    native = sky.native()
+    amplitude = native + noise * rng.normal(size=native.shape) * np.sqrt(native)
+    amplitude[50, 10:20] = np.nan
+    good = np.isfinite(amplitude) & alive[:, None]
+    search = {"best": 12.3}
+    mask = np.zeros(native.shape, np.uint8)
+    field = FieldModel(sky, source, np.zeros_like(native), search, mask, np.ones_like(native), None)
+    return field, amplitude, native.copy(), good, alive
+
+
+def point_source(**changes) -> PointSource:
+    wave = np.linspace(6500, 8300, 24)
+    star = PointSource(
+        0.5, -0.7, 7400.0, 1.62, -0.2, 3.5, 88.0, {}, False, 1.234, wave, np.full(24, 3e-16), np.full(24, 1e-18)
+    )  # fmt: skip
+    return replace(star, **changes)
+
+
+def calibrated(source: PointSource | None = None, dead: tuple[int, ...] = (7,), chunks: int = 24) -> Calibrated:
+    """A calibrated field with a point source of 3e-16 erg/s/cm2/A, or with noise alone."""
+    rng = np.random.default_rng(5)
+    positions = channel("red").fiber_positions()
+    grid = np.linspace(6450, 8400, 200)
+    alive = np.ones(N_FIBERS, bool)
+    alive[list(dead)] = False
+    table = Refraction(np.linspace(6400, 8500, 5), np.linspace(-0.2, 0.2, 5), np.zeros(5))
+    wave = np.linspace(6500, 8300, chunks)
+    means = 1e-18 * rng.normal(size=(chunks, N_FIBERS))
+    if source is not None:
+        dx, dy = table.offset(wave, source.wave_ref)
+        width = source.fwhm * (wave / source.wave_ref) ** source.exponent
+        means += 3e-16 * lenslet_fractions(positions, source.x + dx, source.y + dy, width, source.beta)
+    variances = np.where(alive[None, :], 1e-36, np.inf) * np.ones((chunks, 1))
+    means[:, ~alive] = 0
+    spaxels = spaxel_grid(positions)
+    shape = (spaxels.y.size, spaxels.x.size)
+    x, y = np.arange(-6.8, 6.9, 0.3), np.arange(-4.1, 4.2, 0.3)
+    best = 88.0 if source is not None else 3.21
+    search = {
+        "x": x, "y": y, "snr": rng.normal(size=(y.size, x.size)), "best": best, "wave": wave, "means": means,
+        "variances": variances, "line": np.nan,
+    }  # fmt: skip
+    flux = np.where(grid < 6500, 0.0, 3e-16 if source is not None else 0.0)
+    error = np.where(flux > 0, 1e-17, 0.0)
+    spectrum = ExtractedSpectrum(flux, error, 5e-16 * np.sign(error), error, np.ones(grid.size))
+    errors = np.where(alive[:, None], 1e-18, 0.0) * np.ones((1, grid.size))
+    sky = np.full((N_FIBERS, grid.size), 4e-18)
+    dq = np.zeros(sky.shape, np.uint8)
+    collapsed = 1e-18 * rng.normal(size=shape)
+    return Calibrated(
+        grid, np.full(grid.size, 5e-11), np.zeros_like(sky), sky, errors, dq, np.zeros(3), source, search, spectrum,
+        4.5e-17, table, 7425.0, 10.0, positions, alive, {}, spaxels, collapsed, np.ones_like(sky), None,
+    )  # fmt: skip
+
+
+def index(*exposures) -> SimpleNamespace:
+    return SimpleNamespace(night="20250115", exposures=lambda: list(exposures))
+
+
+def exposure(obsid: int, kind: str, hour: float, name: str = "", exptime: float | None = 300.0, exp: int = 1):
+    start = dt.datetime(2025, 1, 15) + dt.timedelta(hours=hour)
+    return SimpleNamespace(
+        obsid=obsid, exp=exp, kind=kind, start=start, object_name=name, exptime=exptime, ifuslot="056"
+    )
+
+
+def night_table(n: int) -> Table:
+    table = Table()
+    table["obsid"] = np.arange(n) + 4
+    table["exposure"] = np.ones(n, int)
+    table["channel"] = np.array(["uv", "orange", "red", "farred"] * n)[:n].astype("U8")
+    table["target"] = np.array([f"a$b_{i}" for i in range(n)], dtype="U8")
+    table["start"] = np.array([f"2025-01-15T0{i}:10:00" for i in range(n)], dtype="U20")
+    table["snr"] = MaskedColumn(np.full(n, 50.0), mask=np.zeros(n, bool))
+    table["fwhm"] = MaskedColumn(np.full(n, 1.75), mask=[i == 0 for i in range(n)])
+    table["transparency"] = MaskedColumn(np.full(n, 0.85), mask=np.zeros(n, bool))
+    table["verdict"] = np.array(["pass", "warn", "fail"] * n)[:n].astype("U8")
+    return table
+
+
+def tasks(n_exposures: int) -> list[dict]:
+    made = [{"id": "01_bias-uv", "stage": "01_bias", "state": "succeeded", "verdict": "warn", "channel": "uv"}]
+    for k in range(n_exposures):
+        made.append(
+            {
+                "id": f"05_extract-{k}",
+                "stage": "05_extract",
+                "state": "succeeded",
+                "verdict": "pass",
+                "channel": "uv",
+                "obsid": k,
+                "exp": 1,
+            }
+        )
+    made.append(
+        {
+            "id": "06_sky-x",
+            "stage": "06_sky",
+            "state": "failed",
+            "verdict": "",
+            "channel": "red",
+            "obsid": 99999,
+            "exp": 1,
+        }
+    )
+    return made
+
+
+# --- what the figures say ---
+
+
+def bias_frames(noise: float = 3.1, n: int = 5) -> tuple[ChannelImage, MasterBias, MasterDark]:
+    rng = np.random.default_rng(6)
+    shape = (2 * AMP_ROWS, 32)
+    data = np.zeros(shape, np.float32)
+    drift = np.array([[0.1, -0.2]] * (n - 1) + [[0.4, 0.0]])
+    master = MasterBias(data, data, np.array([2.87, 3.14]), np.zeros(shape, bool), n, drift)
+    frame = ChannelImage(
+        rng.normal(size=shape).astype(np.float32) * noise, np.zeros(shape, np.uint8), np.full((shape[0], 1), 3.0)
+    )
+    return frame, master, MasterDark(np.full(shape, 1e-3, np.float32), np.zeros(shape, bool), 900.0)
+
+
+def test_bias_says_read_noise_and_dark(shown):
+    _, master, dark = bias_frames()
+    draw("bias_overview", master, dark)
+    alt = shown.alt
+    assert "2.87 / 3.14 e-" in alt
+    assert "within 0.4 e-" in alt
+    assert "dark current 1.8 e-" in alt  # 1e-3 e-/s in 1800 s
+
+
+def test_bias_without_dark_or_drift(shown):
+    _, master, dark = bias_frames()
+    draw("bias_overview", replace(master, drift=np.zeros((0, 2))), replace(dark, exposure=0.0))
+    assert "unknown" in shown.alt
+
+
+def test_read_noise_says_scatter_of_the_frame(shown):
+    frame, master, _ = bias_frames(noise=6.0)
+    draw("read_noise", frame, master)
+    text = shown.alt
+    scatter = [float(v) for v in re.search(r"scatter of this frame (\S+) / (\S+) e-", text).groups()]
+    assert "2.87 / 3.14 e-" in text
+    assert scatter == pytest.approx([6.0, 6.0], rel=0.03)
+
+
+def test_traces_say_how_far_off_they_are(shown):
+    flat, result = traced(dead=(3,), offset=0.5)
+    draw("traces_on_image", flat, result.model)
+    text = shown.alt
+    assert "11 of 12 fibres" in text
+    assert float(re.search(r"lie (\S+) px from the traces", text).group(1)) == pytest.approx(0.5, abs=0.08)
+
+
+def test_crest_offset_is_zero_on_the_crest():
+    flat, result = traced()
+    assert np.abs(np.median(crest_offset(flat, result.model))) < 0.03
+
+
+def test_profile_says_residual(shown):
+    flat, result = traced()
+    draw("profile_fit", flat, result)
+    perfect = float(re.search(r"leaves (\S+) %", shown.alt).group(1))
+    draw("profile_fit", flat + 0.03 * result.extraction.model * (-1) ** np.arange(NX // 16 + 1).repeat(16)[:NX], result)
+    assert perfect < 0.01
+    assert float(re.search(r"leaves (\S+) %", shown.alt).group(1)) > 0.5
+
+
+def test_profile_samples_lie_on_the_profile():
+    flat, result = traced()
+    distance, value, error = profile_samples(flat, result)
+    assert np.abs(distance).max() < 10
+    assert np.median(value[np.abs(distance) < 0.3]) == pytest.approx(2.3548 / 4 / np.sqrt(2 * np.pi), rel=0.05)
+    assert (error > 0).all()
+
+
+def test_scattered_light_says_share(shown):
+    flat, result = traced()
+    draw("scattered_light", flat, result)
+    share = 100 * result.background.sum() / result.extraction.amplitude.sum()
+    assert f"Scattered light is {share:.2g} %" in shown.alt
+
+
+def test_arcs_say_lines_and_scatter(shown):
+    sol = solution()
+    draw("arc_spectrum", np.full(sol.wavelength.shape, 100.0), sol)
+    text = shown.alt
+    assert "4 of 5 listed lines" in text
+    assert "0.021 px" in text
+    assert "not used: 6730.0" in text
+    draw("wavelength_residuals", sol)
+    assert "0.021 px RMS over 160 measurements of 4 lines" in shown.alt
+    draw("lsf_map", sol)
+    text = shown.alt
+    assert "FWHM 4.47 px" in text
+    assert int(re.search(r"power of (\d+)", text).group(1)) == pytest.approx(6650 / 4.474, rel=0.02)
+
+
+def test_arcs_without_light_or_lines(shown):
+    sol = solution(used=False)
+    draw("arc_spectrum", np.zeros(sol.wavelength.shape), sol)
+    assert "0 of 5" in shown.alt
+    draw("wavelength_residuals", replace(sol, rms=float("nan")))
+    assert "unknown px RMS over 0 measurements" in shown.alt
+    draw("lsf_map", sol)
+    assert "0 lines" in shown.alt
+
+
+def pixel_response() -> PixelFlat:
+    rng = np.random.default_rng(7)
+    data = (1 + 0.01 * rng.normal(size=(300, 400))).astype(np.float32)
+    data[200:220, 300:330] = 0.9
+    defects = np.zeros(data.shape, bool)
+    defects[10, 10:15] = True
+    return PixelFlat(data, defects, 0.0098)
+
+
+def test_pixel_flat_says_scatter_and_finds_the_dust(shown):
+    pixels = pixel_response()
+    draw("pixel_flat", pixels)
+    text = shown.alt
+    assert "0.98 %" in text
+    assert "5 pixels are defective" in text
+    y0, x0, height, width = _marked_region(100 * (pixels.data - 1), pixels.defects)
+    assert y0 <= 200 < 220 <= y0 + height
+    assert x0 <= 300 < 330 <= x0 + width
+
+
+def fiber_throughput(nf: int = N_FIBERS, nx: int = 96) -> tuple[Throughput, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(8)
+    relative = np.repeat(1 + 0.06 * rng.normal(size=(nf, 1)), nx, axis=1)
+    alive = np.ones(nf, bool)
+    alive[5] = False
+    residual = (0.004 * rng.normal(size=(nf, nx))).astype(np.float32)
+    return Throughput(relative, Spectrum(), residual, np.full(nf, 1.1)), wave_map(nf, nx), alive
+
+
+@pytest.mark.parametrize("nf", [N_FIBERS, 20])
+def test_throughput_and_residual_say_rms(shown, nf):
+    result, wave, alive = fiber_throughput(nf)
+    draw("throughput", result, wave, alive)
+    spread = 100 * result.relative[alive, 0].std()
+    assert f"of {nf - 1} fibres: {spread:.2g} % RMS" in shown.alt
+    draw("flat_residual", result, alive)
+    assert float(re.search(r"model: (\S+) %", shown.alt).group(1)) == pytest.approx(0.4, rel=0.1)
+
+
+def test_frame_says_chi_and_cosmics(shown):
+    image, noise, result = science()
+    draw("frame_and_residual", image, noise, result)
+    text = shown.alt
+    assert "0.987 times" in text
+    assert "30 pixels" in text
+    assert float(re.search(r"robust RMS is (\d+\.?\d*)", text).group(1)) == pytest.approx(1.0, abs=0.1)
+    draw("cosmic_rays", image, result)
+    text = shown.alt
+    assert "30 pixels" in text
+    assert "6 samples lost" in text
+
+
+def test_lost_samples_are_grey_on_the_chip():
+    _, _, result = science()
+    lost = _lost_pixels(result, 0, 0, NY, NX)
+    assert lost[44, 22]
+    assert not lost[44, 40]
+    assert lost.sum() == pytest.approx(6 * 7, abs=6)
+
+
+def test_flexure_says_both_shifts(shown):
+    _, _, result = science(zero=wavelength_zero())
+    draw("flexure", result, wave_map())
+    text = shown.alt
+    assert "-0.217 px across" in text
+    assert "-0.15 px along" in text
+    assert "measured on the sky" in text
+
+
+@pytest.mark.parametrize(
+    "zero", [None, wavelength_zero(0, False), WavelengthZero(0.0, 0.0, np.inf, False, 0, *np.zeros((3, 0)))]
+)
+def test_flexure_without_wavelength_zero(shown, zero):
+    _, _, result = science(zero=zero)
+    draw("flexure", result, wave_map())
+    assert "no wavelength zero" in shown.alt
+
+
+def test_fiber_spectra_say_level_and_losses(shown):
+    _, _, result = science()
+    draw("fiber_spectra", result)
+    text = shown.alt
+    assert "11 living fibres" in text
+    assert float(re.search(r"fibres: (\S+) e- per column", text).group(1)) == pytest.approx(400, rel=0.1)
+    assert f"{100 * 6 / (11 * NX):.2g} % of their samples masked" in text
+
+
+def test_sky_fibers_say_count_and_source(shown):
+    field, _, _, _, alive = field_model(source=point_source())
+    draw("sky_fibers", field, channel("red").fiber_positions(), alive)
+    text = shown.alt
+    assert "199 of 279 living fibres" in text
+    assert "source at 0.5″, -0.7″" in text
+    assert float(re.search(r"with (\S+) % scatter", text).group(1)) == pytest.approx(1.0, rel=0.15)
+
+
+@pytest.mark.parametrize("noise", [1.0, 2.0])
+def test_sky_residuals_say_their_width(shown, noise):
+    field, amplitude, variance, good, _ = field_model(noise)
+    draw("sky_spectrum", field, amplitude, variance, good)
+    assert float(re.search(r"scatter by (\S+) times", shown.alt).group(1)) == pytest.approx(noise, rel=0.03)
+    draw("sky_subtracted", field, amplitude, variance, good)
+    assert float(re.search(r"scatter by ([\d.]+);", shown.alt).group(1)) == pytest.approx(noise, rel=0.03)
+    draw("sky_pulls", field, amplitude, variance, good)
+    single, means = (float(v) for v in re.search(r"width (\S+) in single .* (\S+) in means", shown.alt).groups())
+    assert single == pytest.approx(noise, rel=0.03)
+    assert means == pytest.approx(noise, rel=0.1)
+
+
+def test_a_new_field_is_not_mistaken_for_the_last(shown):
+    """The sky model is kept from figure to figure, but only for the same field."""
+    widths = []
+    for level in (1.0, 3.0):
+        field, amplitude, variance, good, _ = field_model()
+        field.sky.factor[:] *= level
+        draw("sky_pulls", field, amplitude * level, variance * level**2, good)
+        widths.append(float(re.search(r"width (\S+) in single", shown.alt).group(1)))
+    assert widths[0] == pytest.approx(widths[1], rel=1e-6)
+
+
+def test_source_is_named_and_fits(shown):
+    result = calibrated(point_source())
+    draw("collapsed_image", result)
+    text = shown.alt
+    assert "0.5 arcsec, -0.7 arcsec" in text
+    assert "S/N 88" in text
+    assert "FWHM 1.62 arcsec" in text
+    draw("source_model", result)
+    text = shown.alt
+    assert "chi-square 1.2" in text
+    left = [float(v) for v in re.search(r"fibres is (\S+) / (\S+) / (\S+) times", text).groups()]
+    assert left == pytest.approx([1, 1, 1], abs=0.15)  # the model is the truth, so noise is left
+    draw("extracted_spectrum", result)
+    text = shown.alt
+    assert "S/N 30 per element" in text
+    assert "3e-16 erg" in text
+    assert f"{100 * float((result.grid < 6500).mean()):.2g} % of the elements are masked" in text
+
+
+def test_without_source(shown):
+    result = calibrated(None)
+    for name in ("collapsed_image", "source_model"):
+        draw(name, result)
+        text = shown.alt.lower()
+        assert "no source" in text
+        assert "3.21" in text
+    draw("extracted_spectrum", result)
+    assert "4.5e-17" in shown.alt
+
+
+def test_source_found_by_its_line(shown):
+    result = calibrated(point_source(chunk_wave=np.array([7100.0]), chunk_flux=np.array([3e-16])), chunks=1)
+    result.search["line"] = 7100.0
+    draw("collapsed_image", result)
+    assert "by its line at 7100" in shown.alt
+    draw("source_model", result)
+    assert "in the line part" in shown.alt
+
+
+def test_response_says_ratio(shown):
+    wave = np.linspace(6450, 8400, 300)
+    used = wave < 8000
+    curve = np.full(300, 5e-11)
+    measured = np.where(used, curve, np.nan)
+    result = Response(wave, curve, 0.01 * curve, np.linspace(1.05, 1.07, 300), measured, used)
+    draw("response", result, SimpleNamespace(name="G191B2B"))
+    text = shown.alt
+    assert "1.06 times" in text
+    assert f"{100 * used.mean():.3g} %" in text
+    draw("response", replace(result, fitted=used & False, measured=measured * np.nan), SimpleNamespace(name="$x^"))
+    assert "0 % of the channel" in shown.alt
+
+
+def test_timeline_counts_exposures(shown):
+    night = [exposure(1, "zro", 0, exptime=0.0, exp=k) for k in (1, 2, 3)]
+    night += [exposure(4, "sci", 3, r"$\frac{1}"), exposure(5, "sci", 4.5, "星 <b>", None), exposure(5, "odd", 5)]
+    draw("night_timeline", index(*night))
+    text = shown.alt
+    assert "3 bias" in text
+    assert "2 science" in text
+    assert "00:00" in text
+    draw("night_timeline", index())
+    assert "no exposure" in shown.alt
+    draw("night_timeline", index(exposure(1, "zro", 0, exptime=0.0)))
+    assert "1 bias" in shown.alt
+
+
+@pytest.mark.parametrize("n", [0, 1, 6])
+def test_overview_of_the_night(shown, n):
+    draw("night_overview", night_table(n))
+    text = shown.alt
+    assert (f"{n} exposures" in text) if n else ("No exposure" in text)
+    assert n < 2 or "1.75 arcsec, transparency 0.85" in text
+
+
+@pytest.mark.parametrize("n", [2, 90])
+def test_verdicts_are_counted_and_failures_named(shown, n):
+    draw("verdict_matrix", tasks(n))
+    text = shown.alt
+    assert f"{n} pass, 1 warn, 1 failed" in text
+    assert "06_sky-x" in text
+    assert shown.pictures[-1].height < 1700
+
+
+def test_no_task(shown):
+    draw("verdict_matrix", [])
+    assert "0 tasks" in shown.alt
+
+
+# --- what can go wrong ---
+
+
+def test_dead_fibers_only(shown):
+    everyone = tuple(range(NF))
+    flat, result = traced(dead=everyone)
+    image, noise, frame = science(dead=everyone)
+    for name, args in (
+        ("traces_on_image", (flat, result.model)),
+        ("profile_fit", (flat, result)),
+        ("scattered_light", (flat, result)),
+        ("frame_and_residual", (image, noise, frame)),
+        ("cosmic_rays", (image, frame)),
+        ("flexure", (frame, wave_map())),
+        ("fiber_spectra", (frame,)),
+    ):
+        draw(name, *args)
+        assert shown.alt
+    through, wave, alive = fiber_throughput()
+    draw("throughput", through, wave, alive & False)
+    assert "of 0 fibres" in shown.alt
+    draw("flat_residual", through, alive & False)
+    assert "unknown" in shown.alt
+
+
+def test_nothing_but_nan(shown):
+    image, noise, frame = science()
+    empty = np.full_like(frame.extraction.amplitude, np.nan)
+    blank = replace(frame, extraction=replace(frame.extraction, amplitude=empty, variance=empty), chi=float("nan"))
+    draw("frame_and_residual", image * np.nan, noise, blank)
+    assert "unknown" in shown.alt
+    draw("cosmic_rays", image * np.nan, blank)
+    draw_alt = shown.alt
+    assert "30 pixels" in draw_alt
+    draw("fiber_spectra", blank)
+    assert "unknown e- per column" in shown.alt
+    pixels = pixel_response()
+    draw("pixel_flat", replace(pixels, data=np.ones_like(pixels.data), scatter=float("nan")))
+    assert "unknown %" in shown.alt
+
+
+def test_everything_masked(shown):
+    field, amplitude, variance, good, alive = field_model()
+    for name in ("sky_spectrum", "sky_subtracted", "sky_pulls"):
+        draw(name, field, amplitude, variance, good & False)
+        assert "unknown" in shown.alt
+    none = replace(field, sky=replace(field.sky, fibers=field.sky.fibers & False, level=field.sky.level * np.nan))
+    for name in ("sky_spectrum", "sky_subtracted", "sky_pulls"):
+        draw(name, none, amplitude, variance, good)
+        assert "0 " in shown.alt
+    draw("sky_fibers", none, channel("red").fiber_positions(), alive & False)
+    assert "0 of 0" in shown.alt
+    blank = calibrated(point_source(chunk_flux=np.zeros(24)), dead=tuple(range(N_FIBERS)))
+    for name in ("collapsed_image", "source_model", "extracted_spectrum"):
+        draw(name, replace(blank, collapsed=blank.collapsed * 0))
+        assert shown.alt
+
+
+def test_binned_columns(shown):
+    """At 2x1 binning the frames have 1032 columns."""
+    image, noise, result = science(nx=1032)
+    draw("frame_and_residual", image, noise, result)
+    draw("flexure", result, wave_map(NF, 1032))
+    draw("fiber_spectra", result)
+    assert len(shown.alts) == 3
+
+
+def test_pictures_are_quick(shown):
+    """A figure at full size takes far less than a stage does (0.15-0.3 s of processor time on a slow machine)."""
+    rng = np.random.default_rng(9)
+    pixels = PixelFlat(
+        (1 + 0.01 * rng.normal(size=(2064, 2064))).astype(np.float32), np.zeros((2064, 2064), bool), 0.01
+    )
+    draw("pixel_flat", pixels)
+    start = time.process_time()
+    draw("pixel_flat", pixels)
+    assert time.process_time() - start < 2.0
+
+
+def test_every_figure_has_its_test():
+    """No figure function goes without being drawn here."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in figures.__all__ if f'"{name}"' not in source] == []
+
+
+# --- the common tools ---
+
+
+def test_block_mean_leaves_out_what_is_not_good():
+    image = np.arange(24.0).reshape(4, 6)
+    image[0, 0] = np.nan
+    mean, count = canvas.block_mean(image, 2, 3)
+    assert mean == pytest.approx(
+        np.array([[np.nanmean(image[:2, :3]), image[:2, 3:].mean()], [image[2:, :3].mean(), image[2:, 3:].mean()]])
+    )
+    assert count.tolist() == [[5, 6], [6, 6]]
+    assert np.isnan(canvas.block_mean(image, 2, 3, np.zeros(image.shape, bool))[0]).all()
+
+
+def test_percentiles_with_gaps_are_those_of_numpy():
+    rng = np.random.default_rng(10)
+    values = rng.normal(size=(50, 7))
+    values[rng.random(values.shape) < 0.3] = np.nan
+    values[:, 3] = np.nan
+    filled = np.delete(values, 3, axis=1)
+    found = canvas.nan_percentile(values, [16, 50, 99], axis=0)
+    assert np.delete(found, 3, axis=1) == pytest.approx(np.nanpercentile(filled, [16, 50, 99], axis=0))
+    assert np.isnan(found[:, 3]).all()
+
+
+def test_limits_never_collapse():
+    for values in (np.zeros(0), np.full(3, np.nan), np.zeros(5), np.full(4, 7.0)):
+        low, high = canvas.limits(values)
+        assert low < high
+    assert canvas.limits(np.arange(101.0), 1, 99) == pytest.approx((1, 99))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.01234, "0.0123"),
+        (1234.5, "1234"),
+        (2.3e-17, "2.3e-17"),
+        (np.nan, "unknown"),
+        (None, "unknown"),
+        (1e9, "1000000000"),
+    ],
+)
+def test_numbers_for_people(value, text):
+    assert canvas.number(value) == text
+
+
+def test_text_from_headers_is_made_harmless():
+    assert canvas.printable("a\x00星$b") == "a??$b"
+    assert len(canvas.printable("x" * 99, 20)) == 20
+
+
+def test_narrow_features_survive_the_way_to_the_screen():
+    """A bad column of one pixel is still seen when 2064 columns are shown on 200 pixels of the screen."""
+    fig = canvas.canvas("test")
+    ax = fig.add_subplot(canvas.grid(fig, (1, 1, 1))[0])
+    image = np.zeros((500, 2064))
+    image[:, 777] = 100.0
+    small, extent = canvas.shrunk(ax, image)
+    rows, columns = canvas.panel_pixels(ax)
+    assert small.shape[0] <= rows
+    assert small.shape[1] <= columns
+    assert small.max() >= 100 / 12
+    where = extent[0] + (np.argmax(small[0]) + 0.5) * (extent[1] - extent[0]) / small.shape[1]
+    assert where == pytest.approx(777, abs=12)
