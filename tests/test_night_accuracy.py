@@ -111,13 +111,15 @@ def test_faint_source(scores, channel):
 
 @each_channel
 def test_two_exposures_agree(scores, channel):
-    """Two exposures of the same source differ by no more than noise and the scale between them."""
+    """Two exposures of the same source agree in ten bins of the channel, in units of the ideal noise of a bin."""
     first, second = of(scores, channel, "point")
     use = first.arrays["use"] & second.arrays["use"]
-    weight = 1 / (first.arrays["ideal"] ** 2 + second.arrays["ideal"] ** 2)[use]
-    difference = (first.arrays["flux"] - second.arrays["flux"])[use]
-    pull = abs((weight * difference).sum()) / np.sqrt(weight.sum())
-    assert pull <= PAIR[channel]
+    weight = np.where(use, 1 / (first.arrays["ideal"] ** 2 + second.arrays["ideal"] ** 2), 0)
+    difference = np.where(use, first.arrays["flux"] - second.arrays["flux"], 0)
+    edges = np.linspace(0, use.size, 11).astype(int)
+    parts = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    pulls = [(weight * difference)[p].sum() / np.sqrt(weight[p].sum()) for p in parts]
+    assert np.sqrt(np.mean(np.square(pulls))) <= PAIR[channel]
 
 
 @each_channel
@@ -162,6 +164,6 @@ def test_fibre_flat(reduced_night, channel):
     positions = CHANNELS[channel].fiber_positions()[alive]
     x, y = positions[:, 0] / 6, positions[:, 1] / 3.5
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-    ratio = (got / true.throughput)[alive].mean(axis=1)
+    ratio = (got[alive] / true.throughput[alive]).mean(axis=1)
     rest = ratio - basis @ np.linalg.lstsq(basis, ratio, rcond=None)[0]
     assert 100 * np.std(rest) <= FLAT_ALL[channel]

@@ -64,7 +64,7 @@ def test_response_is_recovered(name):
     ratio = found.response / truth
     inner = slice(40, -40)
     # Water vapour hides farred from 8920 to 9850 A; in red, weak lines between the listed bands stay in the response.
-    limit = {"uv": 0.004, "orange": 0.004, "red": 0.005, "farred": 0.012}[name]
+    limit = {"uv": 0.004, "orange": 0.004, "red": 0.005, "farred": 0.018}[name]
     assert np.sqrt(np.mean((ratio[inner] - 1) ** 2)) < limit
     assert np.abs(ratio[inner] - 1).max() < 4 * limit
     assert found.ratio == pytest.approx(found.response / default, rel=1e-12)

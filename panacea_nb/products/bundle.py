@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be kept as a plain value")
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 over the data sums of a file's extensions: its content, without reading the data."""
+    digest = hashlib.sha256()
+    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+        for hdu in hdus:
+            digest.update(f"{hdu.name} {hdu.header.get('DATASUM', '')}\n".encode())
+    return digest.hexdigest()
 
 
 def read(path: Path, *names: str) -> Bundle:

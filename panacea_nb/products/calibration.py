@@ -57,9 +57,16 @@ def bias_arrays(bias: MasterBias, dark: MasterDark) -> tuple[dict, dict]:
     return arrays, {"rdnoise": bias.rdnoise, "n_frames": bias.n_frames, "dark_exposure": dark.exposure}
 
 
+def _read(task: Task, stage: str, *names: str) -> bundle.Bundle:
+    """A calibration file of the task's channel, noted among what went in."""
+    path = task.input(task.work(stage, per_channel=True))
+    task.inputs[stage] = bundle.fingerprint(path)
+    return bundle.read(path, *names)
+
+
 def load_bias(task: Task) -> tuple[MasterBias, MasterDark, np.ndarray]:
     """Master bias, master dark and bad pixels of the channel."""
-    found = bundle.read(task.input(task.work("01_bias", per_channel=True)))
+    found = _read(task, "01_bias")
     bad = found.flag("bad")
     meta = found.meta
     bias = MasterBias(found["bias"], found["bias"], np.array(meta["rdnoise"]), bad, meta["n_frames"], np.zeros((0, 2)))
@@ -93,12 +100,10 @@ def load(task: Task) -> Calibration:
         When a calibration stage has not run.
     """
     bias, dark, bad = load_bias(task)
-    traced = bundle.read(
-        task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights"
-    )
+    traced = _read(task, "02_trace", "trace", "coef", "alive", "sigmas", "weights")
     model, scatter = load_model(traced)
-    waves = bundle.read(task.input(task.work("03_wavelength", per_channel=True)), "wavelength", "lsf")
-    flats = bundle.read(task.input(task.work("04_flat", per_channel=True)), "throughput", "pixelflat", "defects")
+    waves = _read(task, "03_wavelength", "wavelength", "lsf")
+    flats = _read(task, "04_flat", "throughput", "pixelflat", "defects")
     return Calibration(
         bias, dark, bad | flats.flag("defects"), model, scatter, waves["wavelength"], waves["lsf"], flats["throughput"],
         flats["pixelflat"], float(flats.meta["profile_scale"]), find_channel(task.channel).fiber_positions(),
@@ -128,11 +133,9 @@ class ScienceCalibration:
 
 def load_science(task: Task) -> ScienceCalibration:
     """Calibrations for 06_sky and 07_flux."""
-    traced = bundle.read(
-        task.input(task.work("02_trace", per_channel=True)), "trace", "coef", "alive", "sigmas", "weights"
-    )
-    waves = bundle.read(task.input(task.work("03_wavelength", per_channel=True)), "lsf")
-    flats = bundle.read(task.input(task.work("04_flat", per_channel=True)), "throughput", "pixelflat")
+    traced = _read(task, "02_trace", "trace", "coef", "alive", "sigmas", "weights")
+    waves = _read(task, "03_wavelength", "lsf")
+    flats = _read(task, "04_flat", "throughput", "pixelflat")
     return ScienceCalibration(
         load_model(traced)[0], waves["lsf"], flats["throughput"], flats["pixelflat"], float(flats.meta["profile_scale"]),
         find_channel(task.channel).fiber_positions(),

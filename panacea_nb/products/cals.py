@@ -62,21 +62,21 @@ def calibration_file(
         "trace": (model.trace, "pix"),
         "flat": (flat.astype(np.float32), ""),
         "bigW": (over_rows(wavelength, model.trace, ny), "Angstrom"),
-        "masterbias": (bias.astype(np.float32), "electron"),
+        "masterbias": (bias.astype(np.float32), "ct"),
         "xypos": (channel.fiber_positions(), "arcsec"),
         "dead": (dead, ""),
-        "arcspec": (_on_grid(waves["arc"], waves["variance"], wavelength, model.alive, grid), "electron Angstrom-1"),
+        "arcspec": (_on_grid(waves["arc"], waves["variance"], wavelength, model.alive, grid), "ct Angstrom-1"),
         "fltspec": (
             _on_grid(twilight.amplitude, twilight.variance, wavelength, model.alive, grid),
-            "electron Angstrom-1",
+            "ct Angstrom-1",
         ),
         "Flatspec": (
             _on_grid(lamp_spectrum, np.ones_like(lamp_spectrum), wavelength, model.alive, grid),
-            "electron Angstrom-1",
+            "ct Angstrom-1",
         ),
         "bigF": (over_rows(np.repeat(middle[:, None], model.trace.shape[1], axis=1), model.trace, ny), "pix"),
-        "masterarc": (waves["image"].astype(np.float32), "electron"),
-        "masterFlat": (lamp.astype(np.float32), "electron"),
+        "masterarc": (waves["image"].astype(np.float32), "ct"),
+        "masterFlat": (lamp.astype(np.float32), "ct"),
         "response": (np.vstack([grid, np.interp(grid, wave, response)]), ""),
         "lsf": (waves["lsf"].astype(np.float32), "pix"),
         "throughput": (throughput.relative.astype(np.float32), ""),
@@ -92,7 +92,7 @@ def calibration_file(
         if name in ("arcspec", "fltspec", "Flatspec"):
             put(hdu.header, spectral_axis(grid))
         hdus.append(hdu)
-    put(hdus[-4].header, [("ROW1", "wavelength [Angstrom]", ""), ("ROW2", "response [erg electron-1]", "")])
+    put(hdus[-4].header, [("ROW1", "wavelength [Angstrom]", ""), ("ROW2", "response [erg ct-1]", "")])
     put(hdus[6].header, [("COL1", "row at mid-chip [pix]", ""), ("COL2", "1: dead", "")])
     notebook = task.layout.relative(task.notebook)
     cards = [

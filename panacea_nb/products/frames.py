@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -160,6 +161,17 @@ def reference_map(channel: str, n_columns: int) -> np.ndarray | None:
     reference = reference_wavelength(channel)
     binning = reference.shape[1] // n_columns
     return reference.reshape(reference.shape[0], n_columns, binning).mean(axis=2)
+
+
+def input_digests(choice: raw.CalibrationChoice, channel: str) -> dict[str, str]:
+    """One digest per kind of calibration frame over the bytes of all that were chosen, for the provenance of the bundle."""
+    amps = find_channel(channel).amps
+    result = {}
+    for kind, exposures in choice.chosen.items():
+        parts = sorted(raw.digest(e.amps[amp]) for e in exposures for amp in amps if amp in e.amps)
+        if parts:
+            result[f"{kind} x{len(exposures)}"] = hashlib.sha256("".join(parts).encode()).hexdigest()
+    return result
 
 
 def find_exposure(task, baseraw: str, kind: str = "sci") -> raw.Exposure:

@@ -30,6 +30,7 @@ HET = EarthLocation.from_geodetic(
     lon=-104.01472 * u.deg, lat=30.68144 * u.deg, height=2026 * u.m
 )  # HET site documentation
 FLUX_UNIT = "erg s-1 cm-2 Angstrom-1"
+ELECTRONS = "one ct is one electron"
 
 
 def raw_cards(header: fits.Header) -> list[tuple]:
@@ -55,7 +56,11 @@ def put(header: fits.Header, cards: Iterable[tuple]) -> None:
             value = "undefined"
         if isinstance(value, str):
             value = "".join(c if " " <= c <= "~" else "?" for c in value)[:800]
-        text = "".join(c if " " <= c <= "~" else "?" for c in str(comment[0]))[:47] if comment and comment[0] else None
+        text = "".join(c if " " <= c <= "~" else "?" for c in str(comment[0]))[:47] if comment and comment[0] else ""
+        if isinstance(value, str):
+            # What a card of 80 characters leaves beside the name and the quoted value; longer text has cards of its own.
+            room = 65 - max(len(value.replace("'", "''")), 8)
+            text = text[: max(room, 0)] if room > -4 else text
         header[name] = (value, text) if text else value
 
 

@@ -10,7 +10,7 @@ from astropy.wcs import WCS
 
 from ..reduce.astrometry import Pointing, image_wcs
 from ..reduce.cube import SPAXEL, Grid
-from .headers import FLUX_UNIT, dq_cards, put, spectral_axis
+from .headers import ELECTRONS, FLUX_UNIT, dq_cards, put, spectral_axis
 
 SPECTRUM_ROWS = ("wavelength", "F_lambda", "Sky_lambda", "e_F_lambda", "e_Sky_lambda", "response")
 
@@ -61,9 +61,10 @@ class ExposureProducts:
 
 
 def _image(data: np.ndarray, name: str, unit: str = "", comment: str = "") -> fits.ImageHDU:
-    hdu = fits.ImageHDU(np.ascontiguousarray(data), name=name)
+    hdu = fits.ImageHDU(np.ascontiguousarray(data))
+    hdu.header["EXTNAME"] = name  # as it is: the argument of ImageHDU would be put in capitals
     if unit:
-        hdu.header["BUNIT"] = unit
+        hdu.header["BUNIT"] = (unit, ELECTRONS) if unit.startswith("ct") else unit
     if comment:
         hdu.header["CONTENT"] = comment
     return hdu
@@ -143,11 +144,11 @@ def multi_file(products: ExposureProducts) -> fits.HDUList:
         spectrum,
         adr,
         _image(p.bigw.astype(np.float32), "bigw", "Angstrom"),
-        _image(p.image.astype(np.float32), "image", "electron"),
-        _image(p.flattened.astype(np.float32), "flattened_image", "electron"),
+        _image(p.image.astype(np.float32), "image", "ct"),
+        _image(p.flattened.astype(np.float32), "flattened_image", "ct"),
         _image(p.trace.astype(np.int16), "trace", "", "fibre number of each pixel, 1 to the last; 0 none"),
         _image(p.cosmics.astype(np.uint8), "cosmics", "", "1: hit by a cosmic ray"),
-        _image(p.unrectified.astype(np.float32), "unrectified_spectra", "electron Angstrom-1"),
+        _image(p.unrectified.astype(np.float32), "unrectified_spectra", "ct Angstrom-1"),
         _spectra(p.lsf, "lsf", p, "Angstrom"),
         _image(p.dq.astype(np.uint8), "dq", "", "bits named in DQBITn of the primary header"),
     ]
@@ -176,7 +177,7 @@ def spectrum_file(products: ExposureProducts) -> fits.HDUList:
             *p.cards,
         ],
     )
-    units = {"wavelength": "Angstrom", "response": "erg electron-1"}
+    units = {"wavelength": "Angstrom", "response": "erg ct-1"}
     names = ("wavelength", "flux", "sky", "uncertainty", "sky_uncertainty", "response")
     columns = [
         fits.Column(name=n, format="D", unit=units.get(n, FLUX_UNIT), array=p.spectrum[i].astype(np.float64))
@@ -194,13 +195,14 @@ def cube_file(products: ExposureProducts, cube: np.ndarray, kind: str) -> fits.H
     p = products
     primary = fits.PrimaryHDU(cube.astype(np.float32))
     put(primary.header, p.raw)
-    put(primary.header, celestial_cards(p))
+    put(primary.header, [("WCSAXES", 3, ""), ("WCSAXESI", 3, "")])  # before all that they count
+    put(primary.header, [card for card in celestial_cards(p) if card[0] != "WCSAXES"])
     put(
         primary.header,
         [
-            ("WCSAXES", 3, ""), ("CTYPE3", "AWAV", "wavelength in air"), ("CUNIT3", "Angstrom", ""), ("CRPIX3", 1.0, ""),
+            ("CTYPE3", "AWAV", "wavelength in air"), ("CUNIT3", "Angstrom", ""), ("CRPIX3", 1.0, ""),
             ("CRVAL3", float(p.grid[0]), ""), ("CDELT3", float(p.grid[1] - p.grid[0]), ""), ("SPECSYS", "TOPOCENT", ""),
-            ("WCSAXESI", 3, ""), ("CTYPE3I", "AWAV", ""), ("CUNIT3I", "Angstrom", ""), ("CRPIX3I", 1.0, ""),
+            ("CTYPE3I", "AWAV", ""), ("CUNIT3I", "Angstrom", ""), ("CRPIX3I", 1.0, ""),
             ("CRVAL3I", float(p.grid[0]), ""), ("CDELT3I", float(p.grid[1] - p.grid[0]), ""),
             ("BUNIT", FLUX_UNIT, "per spaxel"), ("CUBEKIND", kind, "obs, sky or skysub"), *p.cards,
         ],

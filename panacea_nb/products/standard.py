@@ -48,7 +48,7 @@ def response(star: Standard, hdus: fits.HDUList) -> Response:
 def response_file(task: Task, star: Standard, result: Response) -> fits.HDUList:
     """Rows: wavelength, response, error, ratio to the default."""
     primary = fits.PrimaryHDU(np.vstack([result.wavelength, result.response, result.error, result.ratio]))
-    rows = ("wavelength [Angstrom]", "response [erg electron-1]", "error [erg electron-1]", "ratio to the default")
+    rows = ("wavelength [Angstrom]", "response [erg ct-1]", "error [erg ct-1]", "ratio to the default")
     put(primary.header, spectral_axis(result.wavelength))
     put(primary.header, [(f"ROW{i}", text, "") for i, text in enumerate(rows, start=1)])
     cards = [

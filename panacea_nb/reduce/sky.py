@@ -17,6 +17,7 @@ CLIP_RUN = 3.5  # means of five neighbouring samples: faint emission lines
 FLAT_ERROR = 0.003  # what the fibre flat may be wrong by, in the choice of sky fibres
 MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
+GRADIENT_PRIOR = 0.02  # of the sky, per polynomial term over the field: night skies and twilight flats tilt by 1-3 %
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
 
@@ -108,9 +109,7 @@ def choose_fibers(
     degree = 1
     for turn in range(12):
         basis = np.column_stack([np.ones(level.size), field_basis(positions, degree)])
-        w = 1.0 / error[chosen]
-        coef = np.linalg.lstsq(basis[chosen] * w[:, None], level[chosen] * w, rcond=None)[0]
-        rest = level - basis @ coef
+        rest = level - fit_plane(basis, level, error, chosen)
         if turn == 0:
             # The faintest third is a biased sample: its mean lies below the sky's by about a sigma.
             rest = rest - np.median(rest[usable & (rest < 3 * error)])
@@ -128,6 +127,23 @@ def choose_fibers(
     if chosen.sum() < 0.35 * usable.sum():
         return faintest_fibers(level, error, usable, positions), 0
     return chosen, degree
+
+
+def fit_plane(basis: np.ndarray, level: np.ndarray, error: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Smooth levels (nf,) through those of the chosen fibres.
+
+    Each term but the constant has a prior of `GRADIENT_PRIOR`, so that a few fibres on one side of the field, or levels that
+    scatter more than their errors say, do not invent a gradient that no sky has.
+    """
+    sigma = error[chosen]
+    for _ in range(2):
+        normal = (basis[chosen].T / sigma**2) @ basis[chosen]
+        normal[np.arange(1, basis.shape[1]), np.arange(1, basis.shape[1])] += 1.0 / GRADIENT_PRIOR**2
+        centre = np.average(level[chosen], weights=sigma**-2)
+        coef = np.linalg.solve(normal, (basis[chosen].T / sigma**2) @ (level[chosen] - centre))
+        rest = level[chosen] - centre - basis[chosen] @ coef
+        sigma = np.hypot(error[chosen], 1.4826 * np.median(np.abs(rest - np.median(rest))))
+    return centre + basis @ coef
 
 
 def faintest_fibers(level: np.ndarray, error: np.ndarray, usable: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -222,17 +238,17 @@ def fit_sky(
         z = np.where(usable, rest / sigma, 0.0)
         run = uniform_filter1d(np.clip(z, -6, 6), 5, axis=1) * np.sqrt(5)
         clipped = (np.abs(z) > CLIP_SIGMA) | (run > CLIP_RUN)
+        # A fibre that holds an object must not be judged by those of its samples that happen to agree with the sky.
+        stray = np.abs(z - np.median(z, axis=1, keepdims=True)) > CLIP_SIGMA
         if turn == rounds - 1:
             break
-        level, error = fiber_levels(data, np.where(clipped, 0, base_weight), model / gradient[:, None])
+        level, error = fiber_levels(data, np.where(stray, 0, base_weight), model / gradient[:, None])
         if fibers is None:
             chosen, degree = choose_fibers(level, error, may, positions)
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
         basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
-        w = 1.0 / error[chosen]
-        coef = np.linalg.lstsq(basis[chosen] * w[:, None], level[chosen] * w, rcond=None)[0]
-        gradient = basis @ coef
+        gradient = fit_plane(basis, level, error, chosen)
         gradient /= np.mean(gradient[may])
         # Wavelength shift and line width across the slit, linearised about the current model.
         slope, curve = spectrum.derivatives(lam)
@@ -263,7 +279,7 @@ def fit_sky(
             extra
             + (width_coef[0] * f_axis + width_coef[1] * f_axis * x_axis + width_coef[2] * (f_axis**2 - 1 / 3)) * px**2
         )
-    level, error = fiber_levels(data, np.where(clipped, 0, base_weight), model)
+    level, error = fiber_levels(data, np.where(stray, 0, base_weight), model)
     inner = chosen[:, None] & usable & ~clipped
     chi = 1.4826 * float(np.median(np.abs(z[inner])))
     if degree == 0 and fibers is None:

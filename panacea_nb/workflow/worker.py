@@ -23,6 +23,7 @@ from .status import Record, State
 # Shared with panacea_nb.products.session, which is not imported here: it would bring astropy into every worker.
 STAGING_VARIABLE = "PANACEA_NB_STAGING"
 TOKEN_VARIABLE = "PANACEA_NB_TOKEN"
+HASH_VARIABLE = "PANACEA_NB_NOTEBOOK_HASH"
 RESULT_NAME = ".result.json"
 VERDICTS = ("pass", "warn", "fail")
 INTERRUPTED = "Interrupted"
@@ -204,6 +205,7 @@ def _execute(attempt: Attempt, supervisor: supervise.Supervisor, source: Path) -
         variables={
             STAGING_VARIABLE: str(attempt.staging),
             TOKEN_VARIABLE: attempt.token,
+            HASH_VARIABLE: notebooks.source_digest(source),
             VARIABLE: attempt.owner.token,
             "SPT_NOENV": "1",
             **order.environment,

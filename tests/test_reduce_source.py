@@ -1,0 +1,280 @@
+"""The point source of a field: light of a Moffat in the lenslets, search, fit, extraction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from panacea_nb.instrument import LENSLET_PITCH, channel
+from panacea_nb.reduce.source import (
+    PointSource,
+    Refraction,
+    chunk_means,
+    extract_source,
+    find_source,
+    lenslet_fractions,
+    source_shapes,
+)
+
+POSITIONS = channel("orange").fiber_positions()
+NF, NW = POSITIONS.shape[0], 360
+WAVE = np.linspace(4635.0, 6950.0, NW)
+PATH = Refraction(np.array([4600.0, 5500.0, 7000.0]), np.array([0.6, 0.0, -0.5]), np.array([-0.9, 0.0, 0.7]))
+MIDDLE = 5800.0
+BETA, EXPONENT = 3.2, -0.22
+SKY, NOISE = 10.0, 1.0
+
+
+def rows_of_lenslets(half: int) -> np.ndarray:
+    """A field of lenslets in staggered rows, as the IFU but larger."""
+    x, y = np.meshgrid(np.arange(-half, half + 1), np.arange(-half, half + 1))
+    return LENSLET_PITCH * np.column_stack([(x + 0.5 * (y % 2)).ravel(), y.ravel()])
+
+
+def light(x, y, fwhm, positions=POSITIONS):
+    """Share of a source's light in each fibre and wavelength (nf, nw), without interpolation between nodes."""
+    dx, dy = PATH.offset(WAVE, MIDDLE)
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm * (WAVE / MIDDLE) ** EXPONENT, BETA).T
+
+
+def field(rng, flux, x=0.4, y=-0.7, fwhm=1.4):
+    """Sky-subtracted data, variance, sky, mask; and the source's shares."""
+    share = light(x, y, fwhm)
+    truth = share * flux
+    variance = NOISE**2 * (1 + truth / SKY)
+    data = truth + np.sqrt(variance) * rng.normal(size=truth.shape)
+    return data, variance, np.full(truth.shape, SKY), np.ones(truth.shape, bool), share
+
+
+def search(data, variance, sky, good, **options):
+    return find_source(POSITIONS, WAVE, data, variance, sky, good, PATH, wave_ref=MIDDLE, **options)
+
+
+@pytest.mark.parametrize(("fwhm", "beta"), [(1.0, 3.5), (1.6, 3.5), (2.5, 3.5), (1.6, 2.5), (1.6, 5.0)])
+def test_light_of_all_lenslets_is_all_light(fwhm, beta):
+    """Over a field of 60 arcsec the shares sum to one, but for what a Moffat has further out."""
+    positions = rows_of_lenslets(51)
+    at = np.array([0.0, 0.21, -0.13]), np.array([0.0, 0.1, 0.3])
+    total = lenslet_fractions(positions, *at, np.full(3, fwhm), beta).sum(axis=1)
+    alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
+    beyond = (1 + 30.0**2 / alpha2) ** (1 - beta)
+    # A square field of half side 30 holds more than the circle of radius 30.
+    assert (total <= 1.001).all()
+    assert (total > 1 - beyond - 0.001).all()
+
+
+def test_one_lenslets_share_is_the_integral_over_its_square():
+    """Against a sum over 201 x 201 points."""
+    alpha2 = (1.3 / 2) ** 2 / (2 ** (1 / 3.5) - 1)
+    fine = (np.arange(201) + 0.5) / 201 * LENSLET_PITCH - LENSLET_PITCH / 2
+    x, y = np.meshgrid(fine + 0.3 - 0.1, fine - 0.2 - 0.05)
+    exact = np.mean((1 + (x**2 + y**2) / alpha2) ** -3.5) * 2.5 / (np.pi * alpha2) * LENSLET_PITCH**2
+    found = lenslet_fractions(np.array([[0.3, -0.2]]), np.array([0.1]), np.array([0.05]), np.array([1.3]), 3.5)
+    assert found[0, 0] == pytest.approx(exact, rel=4e-3)
+
+
+def test_refraction_is_relative_to_its_reference():
+    dx, dy = PATH.offset(np.array([4600.0, 5500.0, 7000.0]), 5500.0)
+    assert dx == pytest.approx([0.6, 0.0, -0.5])
+    assert dy == pytest.approx([-0.9, 0.0, 0.7])
+    assert PATH.offset(MIDDLE, MIDDLE) == (0.0, 0.0)
+
+
+def test_bins_of_wavelength():
+    """Means without bias, variances that are theirs, a floor that does not average down, and no value without data."""
+    rng = np.random.default_rng(111)
+    value = 3.0 + NOISE * rng.normal(size=(NF, NW))
+    good = np.ones(value.shape, bool)
+    good[7, :40] = False
+    value[7, :40] = 1e9
+    variance = np.full(value.shape, NOISE**2)
+    wave, means, variances = chunk_means(value, variance, np.full(value.shape, SKY), good, WAVE, 24, 0.003)
+    assert wave[0] == pytest.approx(WAVE[:15].mean())
+    pull = (means - 3.0) * np.sqrt(15.0)
+    assert np.std(np.delete(pull, 7, axis=1)) == pytest.approx(1.0, abs=0.03)
+    assert variances[5, 0] == pytest.approx(1 / 15 + 24 * (0.003 * SKY) ** 2)
+    assert np.isinf(variances[:2, 7]).all()
+    assert not means[:2, 7].any()
+    assert np.isfinite(variances[3:, 7]).all()
+
+
+def test_position_width_and_flux_within_their_errors():
+    """Four fields of S/N 50: pulls of order one, position within 0.06 arcsec, flux within 3 % on average (the prior of beta)."""
+    pulls, fluxes = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        place = rng.uniform(-2, 2, 2)
+        data, variance, sky, good, _ = field(rng, 12.0, *place)
+        source, found = search(data, variance, sky, good, systematic=0.0)
+        assert np.hypot(source.x - place[0], source.y - place[1]) < 0.06
+        assert source.fwhm == pytest.approx(1.4, abs=0.08)
+        assert source.exponent == pytest.approx(EXPONENT, abs=0.1)
+        fluxes.append(np.average(source.chunk_flux, weights=source.chunk_error**-2))
+        assert source.chi == pytest.approx(1.0, abs=0.06)
+        assert source.snr > 40
+        assert found["best"] == source.snr
+        assert not source.extended
+        assert source.decisions == []
+        pulls.append(
+            [
+                (source.x - place[0]) / source.error["x"],
+                (source.y - place[1]) / source.error["y"],
+                (source.fwhm - 1.4) / source.error["fwhm"],
+            ]
+        )
+    assert np.abs(np.array(fluxes) / 12 - 1).max() < 0.06
+    assert np.mean(fluxes) == pytest.approx(12.0, rel=0.03)
+    assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1.0, abs=0.45)
+
+
+def test_faint_source_is_found_where_it_is():
+    rng = np.random.default_rng(121)
+    data, variance, sky, good, _ = field(rng, 1.6, 1.1, 0.6)
+    source, _ = search(data, variance, sky, good, systematic=0.0)
+    assert 6 < source.snr < 25
+    assert abs(source.x - 1.1) < 4 * source.error["x"]
+    assert abs(source.y - 0.6) < 4 * source.error["y"]
+    assert source.error["x"] < 0.15
+    assert np.average(source.chunk_flux, weights=source.chunk_error**-2) == pytest.approx(1.6, rel=0.25)
+
+
+def test_blank_fields_have_no_source():
+    """The best candidate of noise stays below the threshold, in four fields."""
+    best = []
+    for seed in range(4):
+        rng = np.random.default_rng(200 + seed)
+        source, found = search(*field(rng, 0.0)[:4], systematic=0.0)
+        assert source is None
+        best.append(found["best"])
+    assert 2 < np.mean(best) < 4.5
+
+
+def test_uneven_fibres_are_no_source():
+    """Levels off by 0.3 % of a bright sky from fibre to fibre: the systematic term keeps them from being a detection."""
+    rng = np.random.default_rng(131)
+    data, variance, sky, good, _ = field(rng, 0.0)
+    sky = sky * 100
+    data = data + 0.003 * sky * rng.normal(size=(NF, 1))
+    assert search(data, variance, sky, good, systematic=0.003)[0] is None
+    assert search(data, variance, sky, good, systematic=0.0)[0] is not None
+
+
+def test_source_on_the_edge_of_the_field():
+    """Its centre 0.3 arcsec inside the last lenslets: half of the light is lost, its flux is known all the same."""
+    rng = np.random.default_rng(141)
+    x = POSITIONS[:, 0].max() - 0.1
+    data, variance, sky, good, share = field(rng, 25.0, x, 0.2)
+    assert share.sum(axis=0).mean() < 0.75
+    source, _ = search(data, variance, sky, good, systematic=0.0)
+    assert source.x == pytest.approx(x, abs=0.06)
+    assert source.y == pytest.approx(0.2, abs=0.05)
+    shape = source_shapes(source, POSITIONS, WAVE, PATH)
+    spectrum = extract_source(shape, data, variance, sky, good)
+    assert np.average(spectrum.flux, weights=spectrum.error**-2) == pytest.approx(25.0, rel=0.06)
+    assert spectrum.share == pytest.approx(share.sum(axis=0), abs=0.04)
+
+
+def test_source_outside_the_field_says_so():
+    rng = np.random.default_rng(142)
+    x = POSITIONS[:, 0].max() + 1.0
+    source, _ = search(*field(rng, 200.0, x, 0.2)[:4], systematic=0.0)
+    assert source.x > POSITIONS[:, 0].max() + 0.5
+    assert "SRCEDGE" in [d.code for d in source.decisions]
+
+
+def test_source_of_lines_alone():
+    """No continuum; one line in ten pixels, which the sum over the channel does not show."""
+    rng = np.random.default_rng(151)
+    flux = np.zeros(NW)
+    flux[203:209] = 28.0
+    data, variance, sky, good, _ = field(rng, flux, -1.5, 0.9)
+    source, found = search(data, variance, sky, good, systematic=0.0)
+    assert source is not None
+    assert found["line"] == pytest.approx(WAVE[205], abs=8 * (WAVE[1] - WAVE[0]))
+    assert (source.x, source.y) == pytest.approx((-1.5, 0.9), abs=0.2)
+
+
+def test_position_given_by_the_user_is_held():
+    rng = np.random.default_rng(161)
+    data, variance, sky, good, _ = field(rng, 12.0, 0.4, -0.7)
+    source, _ = search(data, variance, sky, good, fixed=(0.5, -0.7))
+    assert (source.x, source.y, source.fixed) == (0.5, -0.7, True)
+    assert np.isnan(source.error["x"])
+    assert source.fwhm == pytest.approx(1.4, abs=0.15)
+    nothing, _ = search(*field(rng, 0.0)[:4], fixed=(0.5, -0.7))
+    assert nothing is not None
+
+
+def test_masked_fibres_do_not_move_the_source():
+    rng = np.random.default_rng(171)
+    data, variance, sky, good, _ = field(rng, 20.0)
+    near = np.argsort(np.hypot(POSITIONS[:, 0] - 0.4, POSITIONS[:, 1] + 0.7))[:3]
+    good[near[1]] = False
+    data[near[1]] = -1e6
+    source, _ = search(data, variance, sky, good, systematic=0.0)
+    assert (source.x, source.y) == pytest.approx((0.4, -0.7), abs=0.04)
+
+
+def test_wide_object_is_extended():
+    fwhm = 4.0
+    rng = np.random.default_rng(181)
+    source, _ = search(*field(rng, 60.0, 0.3, 0.2, fwhm)[:4], systematic=0.0)
+    assert source.extended
+    assert source.fwhm == pytest.approx(fwhm, rel=0.15)
+
+
+def made_source(**changes):
+    facts = {"x": 0.4, "y": -0.7, "fwhm": 1.4, "exponent": EXPONENT, "beta": BETA}
+    facts |= changes
+    none = np.zeros(1)
+    return PointSource(
+        facts["x"], facts["y"], MIDDLE, facts["fwhm"], facts["exponent"], facts["beta"], 0.0, {}, True, 0.0, none, none, none
+    )
+
+
+def test_shapes_between_nodes_are_those_of_each_wavelength():
+    shape = source_shapes(made_source(), POSITIONS, WAVE, PATH)
+    assert shape.shape == (NF, NW)
+    assert np.abs(shape - light(0.4, -0.7, 1.4)).max() < 0.008 * shape.max()
+    native = WAVE[None, :] + np.linspace(-2, 2, NF)[:, None]
+    two = source_shapes(made_source(), POSITIONS, native, PATH)
+    assert two.shape == (NF, NW)
+    assert two[100, 50] == pytest.approx(float(np.interp(native[100, 50], WAVE, shape[100])), rel=1e-3)
+
+
+def test_extracted_spectrum_has_its_flux_and_its_errors():
+    """A sloped spectrum with a line: unbiased, scatter = error within 4 %, optimal noise."""
+    rng = np.random.default_rng(191)
+    flux = 8.0 + 3 * np.linspace(-1, 1, NW)
+    flux[150:154] += 30.0
+    pulls, spectra = [], []
+    shape = light(0.4, -0.7, 1.4)
+    for _ in range(8):
+        data, variance, sky, good, _ = field(rng, flux)
+        spectrum = extract_source(shape, data, variance, sky, good)
+        pulls.append((spectrum.flux - flux) / spectrum.error)
+        spectra.append(spectrum)
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.04)
+    assert abs(np.mean(pulls)) < 4 / np.sqrt(8 * NW)
+    assert spectrum.error == pytest.approx(1 / np.sqrt((shape**2 / variance).sum(axis=0)), rel=1e-9)
+    # Sky through the same weights: what a uniform sky adds to this source's flux.
+    weight = shape / variance / (shape**2 / variance).sum(axis=0)
+    assert spectrum.sky == pytest.approx(SKY * weight.sum(axis=0), rel=1e-9)
+    assert spectrum.share == pytest.approx(shape.sum(axis=0), rel=1e-9)
+
+
+def test_extraction_without_the_brightest_fibre_still_has_all_of_the_flux():
+    rng = np.random.default_rng(192)
+    data, variance, sky, good, shape = field(rng, 20.0)
+    good[np.argmax(shape[:, NW // 2])] = False
+    spectrum = extract_source(shape, data, variance, sky, good)
+    assert np.average(spectrum.flux, weights=spectrum.error**-2) == pytest.approx(20.0, rel=0.01)
+
+
+def test_wavelength_without_any_fibre_is_zero():
+    rng = np.random.default_rng(193)
+    data, variance, sky, good, shape = field(rng, 20.0)
+    good[:, 77] = False
+    spectrum = extract_source(shape, data, variance, sky, good)
+    assert (spectrum.flux[77], spectrum.error[77], spectrum.sky[77], spectrum.share[77]) == (0, 0, 0, 0)
+    assert (spectrum.error[:77] > 0).all()
