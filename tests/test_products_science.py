@@ -186,7 +186,7 @@ def test_table_of_the_spectrum(spectrum_path, made):
 def test_specutils_reads_the_spectrum(spectrum_path, made):
     from specutils import Spectrum
 
-    spectrum = Spectrum.read(spectrum_path, format="tabular-fits", hdu=1)
+    spectrum = Spectrum.read(spectrum_path)
     assert spectrum.spectral_axis.to_value("Angstrom") == pytest.approx(made.grid)
     assert spectrum.flux.to_value("erg / (s cm2 Angstrom)") == pytest.approx(made.spectrum[1])
     assert spectrum.uncertainty.array == pytest.approx(made.spectrum[3])

@@ -37,7 +37,7 @@ def truth():
     y, x = np.arange(NY)[:, None], np.arange(NX)[None, :]
     row = np.where(np.arange(NY) % 97 == 0, 1.5, 0.0)[:, None]
     column = np.where(np.arange(NX) % 31 == 0, -1.2, 0.0)[None, :]
-    bias = 0.4 * np.sin(y / 150.0) * np.cos(x / 60.0) + row + column
+    bias = 1.0 * np.sin(y / 150.0) * np.cos(x / 60.0) + row + column
     bias[HOT] += 200.0
     return bias
 

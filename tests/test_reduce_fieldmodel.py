@@ -197,6 +197,6 @@ def test_bits_that_forbid_the_use_of_a_sample():
     assert usable_samples(np.array([0, DQ.COSMIC, DQ.BADPIXEL], np.uint8)).all()
     forbidden = [DQ.NODATA, DQ.SATURATED, DQ.DEADFIBER, DQ.EDGE, DQ.LOSTWEIGHT, DQ.OUTLIER]
     assert not usable_samples(np.array(forbidden, np.uint8)).any()
-    assert UNUSABLE == sum(forbidden)
+    assert sum(forbidden) == UNUSABLE
     assert set(DESCRIPTIONS) == {bit.name for bit in DQ}
     assert [int(bit) for bit in DQ] == [1 << k for k in range(8)]

@@ -84,7 +84,10 @@ def test_masked_samples_are_bridged_and_marked(wave):
     mask[4, 200] = DQ.COSMIC
     usable[4, 200] = False
     mask[7, 100] = DQ.COSMIC  # touched, yet usable: its value stays
-    even = rectify(value, np.ones(wave.shape), mask, usable, wave, GRID)
+    variance = np.ones(wave.shape)
+    variance[4, 200] = 1e9  # as little to be trusted as the value
+    even = rectify(value, variance, mask, usable, wave, GRID)
+    assert even.variance.max() < 1.01
     assert np.abs(even.value - (50 + 0.1 * (GRID - 5200))).max() < 0.02
     marked = np.flatnonzero(even.mask[4])
     centre = np.argmin(np.abs(GRID - wave[4, 200]))

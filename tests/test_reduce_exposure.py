@@ -1,0 +1,157 @@
+"""One science frame from pixels to samples: pedestal, masks, cosmic rays, flexure and wavelength zero together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reduce_factory import (
+    SPACING,
+    expose,
+    fiber_model,
+    lines_on_continuum,
+    nothing,
+    paint,
+    read_noise,
+    rows_of,
+    wavelengths,
+)
+
+from panacea_nb.instrument import channel
+from panacea_nb.reduce.exposure import extract_exposure, gap_pedestal, hit_samples, reference_sigma, zero_of
+from panacea_nb.reduce.maskbits import DQ
+from panacea_nb.reduce.trace import SCATTER_SIGMAS, ScatterModel, gap_pixels
+
+NF, NX = 80, 400
+LINES = np.array([5043.3, 5081.0, 5128.7, 5177.2, 5210.9, 5260.1, 5301.6, 5336.4, 5370.2])
+FLUXES = np.array([3000.0, 12500.0, 4900.0, 15000.0, 2400.0, 7500.0, 18000.0, 3700.0, 9000.0])
+SIGMA = 1.9
+SKY = lines_on_continuum(LINES, FLUXES, SIGMA, level=300.0)
+POSITIONS = channel("orange").fiber_positions()[100 : 100 + NF]
+ROW_SHIFT, WAVE_SHIFT, PEDESTAL = 0.18, 0.22, 2.0
+
+
+@pytest.fixture(scope="module")
+def setup():
+    """Calibrations of a made-up channel: traces in two groups, wavelengths, widths, throughputs."""
+    groups = np.repeat([0.0, 60.0], NF // 2)[:, None]
+    x = np.linspace(-1, 1, NX)
+    trace = 40.0 + SPACING * np.arange(NF)[:, None] + groups + 1.2 * x**2
+    wave = wavelengths(NF, NX)
+    throughput = np.random.default_rng(600).uniform(0.9, 1.1, (NF, 1)) * np.ones(NX)
+    return trace, wave, SIGMA / np.gradient(wave, axis=1), throughput
+
+
+@pytest.fixture(scope="module")
+def frame(setup):
+    """A frame shifted in rows and wavelengths, on a pedestal, with cosmic rays: (image, amplitudes, pixels hit)."""
+    trace, wave, _, throughput = setup
+    rng = np.random.default_rng(601)
+    amplitude = SKY(wave - WAVE_SHIFT) * throughput * np.gradient(wave, axis=1)
+    ny = rows_of(trace) + 40
+    image = expose(rng, paint(trace + ROW_SHIFT, amplitude, ny) + PEDESTAL)
+    rows, columns = rng.integers(10, ny - 10, 60), rng.integers(10, NX - 10, 60)
+    image[rows, columns] += rng.uniform(400, 3000, 60).astype(np.float32)
+    return image, amplitude, (rows, columns)
+
+
+@pytest.fixture(scope="module")
+def result(setup, frame):
+    trace, wave, lsf, throughput = setup
+    image = frame[0]
+    mask = np.zeros(image.shape, np.uint8)
+    mask[int(trace[30, 200]), 200] = DQ.SATURATED
+    alive = np.ones(NF, bool)
+    none = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
+    return extract_exposure(
+        image, mask, read_noise(image), nothing(image), fiber_model(trace, alive), none, wave, lsf, throughput, POSITIONS,
+        sky_lines=LINES,
+    )  # fmt: skip
+
+
+def test_row_flexure_and_pedestal(result):
+    assert result.flexure.coef[0] == pytest.approx(ROW_SHIFT, abs=0.005)
+    assert result.flexure.converged
+    assert np.median(result.background) == pytest.approx(PEDESTAL, abs=0.2)
+
+
+def test_wavelength_zero_comes_from_the_sky(result, setup):
+    assert result.zero.used
+    error = (result.wavelength - (setup[1] - WAVE_SHIFT))[:, 20:-20]
+    assert abs(error.mean()) < 0.015
+    assert np.sqrt(np.mean(error**2)) < 0.03
+
+
+def test_samples_are_unbiased_with_their_errors(result, frame):
+    usable = (result.mask & (DQ.LOSTWEIGHT | DQ.SATURATED)) == 0
+    pull = (result.extraction.amplitude - frame[1]) / np.sqrt(result.extraction.variance)
+    assert abs(pull[usable].mean()) < 0.06
+    assert np.std(pull[usable]) == pytest.approx(1.0, abs=0.05)
+    assert (np.abs(pull[usable]) > 8).sum() == 0
+    # One amplitude is fitted to each 6.8 pixels of a fibre: that much less than one is left of their scatter.
+    assert result.chi == pytest.approx(np.sqrt(1 - 1 / SPACING), abs=0.03)
+
+
+def test_cosmic_rays_on_fibres_are_found(result, frame, setup):
+    image, amplitude, (rows, columns) = frame
+    trace = setup[0] + ROW_SHIFT
+    on_fibre = np.array([np.abs(trace[:, c] - r).min() < 4 for r, c in zip(rows, columns, strict=True)])
+    assert result.cosmics[rows[on_fibre], columns[on_fibre]].mean() > 0.97
+    assert result.cosmics.sum() < 3 * rows.size
+    assert 0 < (result.mask & DQ.COSMIC > 0).sum() < 3 * on_fibre.sum()
+
+
+def test_saturated_pixels_mark_their_samples(result):
+    marked = np.argwhere(result.mask & DQ.SATURATED)
+    assert set(marked[:, 1]) == {200}
+    assert 30 in marked[:, 0]
+    assert len(marked) <= 2
+
+
+def test_pedestal_of_each_half():
+    rng = np.random.default_rng(602)
+    image = rng.normal(0, 3, (400, 100))
+    image[:200] += 1.5
+    gap = np.zeros(image.shape, bool)
+    gap[150:250] = True
+    image[160, 10:20] += 500
+    level = gap_pedestal(image, nothing(image), gap, np.full((400, 1), 3.0))
+    assert level.shape == (400, 1)
+    assert level[:200] == pytest.approx(1.5, abs=0.15)
+    assert not level[200:].any()
+    # Far beyond what a bias does, it is light and not a pedestal.
+    assert not gap_pedestal(image + 100, nothing(image), gap, np.full((400, 1), 3.0)).any()
+    assert not gap_pedestal(image, ~nothing(image), gap, np.full((400, 1), 3.0)).any()
+
+
+def test_samples_within_two_rows_of_a_pixel(setup):
+    trace = setup[0]
+    alive = np.ones(NF, bool)
+    alive[9] = False
+    model = fiber_model(trace, alive)
+    pixels = np.zeros((rows_of(trace), NX), bool)
+    centre = np.round(trace).astype(int)
+    pixels[centre[4, 50] + 2, 50] = True
+    pixels[centre[5, 60] - 3, 60] = True
+    pixels[centre[9, 70], 70] = True
+    hit = hit_samples(pixels, model, np.uint8(DQ.COSMIC))
+    assert np.argwhere(hit).tolist() == [[4, 50]]
+    assert hit[4, 50] == DQ.COSMIC
+
+
+def test_reference_width_as_a_function_of_wavelength(setup):
+    _, wave, lsf, _ = setup
+    sigma = reference_sigma(wave, lsf, np.ones(NF, bool))
+    assert sigma(np.array([5050.0, 5200.0, 5350.0])) == pytest.approx(SIGMA, rel=1e-3)
+
+
+def test_no_lines_and_no_templates_means_no_zero(result):
+    zero = zero_of(result.sky, np.array([5043.3]), 1.9)
+    assert not zero.used
+    assert np.isinf(zero.error)
+
+
+def test_gap_lies_between_the_groups(setup):
+    gap = gap_pixels(fiber_model(setup[0]), rows_of(setup[0]))
+    middle = int(setup[0][NF // 2 - 1 : NF // 2 + 1].mean())
+    assert gap[middle - 15 : middle + 15].all()
+    assert not gap[int(setup[0][3, 0])].any()
