@@ -141,7 +141,12 @@ def test_contents_of_the_calibration_bundle(bundle_file):
     assert not found["fltspec"].data[9].any()
     assert not found["fltspec"].data[100, grid < wavelength[100, 0] - 2].any()
     header = found[0].header
-    assert (header["CHANNEL"], header["NIGHT"], header["PROFK"], header["ARCRMS"]) == ("orange", "20250115", 4.6, 0.0213)
+    assert (header["CHANNEL"], header["NIGHT"], header["PROFK"], header["ARCRMS"]) == (
+        "orange",
+        "20250115",
+        4.6,
+        0.0213,
+    )
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------------------

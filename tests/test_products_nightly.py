@@ -117,7 +117,13 @@ def star_task(tmp_path):
     flux = published / 1.1
     made.spectrum = np.vstack([grid, flux, 0 * flux, 0.01 * flux, 0 * flux, applied])
     task = session.open(
-        stage="08_standard", output=str(tmp_path), night="20250115", channel="orange", obsid=4, exposure=1, program="STANDARDS"
+        stage="08_standard",
+        output=str(tmp_path),
+        night="20250115",
+        channel="orange",
+        obsid=4,
+        exposure=1,
+        program="STANDARDS",
     )
     write_fits(task.layout.spectrum("STANDARDS", 4, 1, "orange"), spectrum_file(made))
     return task, made

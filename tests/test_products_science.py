@@ -242,7 +242,9 @@ def test_provenance_says_what_went_in():
     from panacea_nb.decisions import Decision
 
     decisions = [Decision("NOGUIDER", "no guider", "warn"), Decision("DEFRESP", "default", "info")]
-    cards = {n: v for n, v, _ in provenance_cards("05", "nb.ipynb", decisions, {"b": "0" * 64, "a": "1" * 64}, {"p": 2})}
+    cards = {
+        n: v for n, v, _ in provenance_cards("05", "nb.ipynb", decisions, {"b": "0" * 64, "a": "1" * 64}, {"p": 2})
+    }
     assert cards["PNBSTAGE"] == "05"
     assert cards["NBPATH"] == "nb.ipynb"
     assert cards["INPUT1"] == "a " + "1" * 32

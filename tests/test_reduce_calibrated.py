@@ -36,7 +36,8 @@ def star_share(x=0.3, y=-0.4, fwhm=1.6):
     middle = 0.5 * (FACTS.wave_min + FACTS.wave_max)
     nodes = np.linspace(WAVE.min(), WAVE.max(), 40)
     dx, dy = (
-        np.interp(nodes, path["wavelength"], path[k]) - np.interp(middle, path["wavelength"], path[k]) for k in ("x", "y")
+        np.interp(nodes, path["wavelength"], path[k]) - np.interp(middle, path["wavelength"], path[k])
+        for k in ("x", "y")
     )
     at = lenslet_fractions(POSITIONS, x + dx, y + dy, fwhm * (nodes / middle) ** -0.2, 3.5)
     return np.stack([np.interp(WAVE[f], nodes, at[:, f]) for f in range(NF)])
@@ -87,7 +88,7 @@ def test_flux_of_the_star(star):
     result, truth = star
     ratio = (result.spectrum.flux / truth)[INNER]
     assert np.mean(ratio) == pytest.approx(1.0, abs=0.02)
-    bins = ratio[: 1980].reshape(10, -1).mean(axis=1)
+    bins = ratio[:1980].reshape(10, -1).mean(axis=1)
     assert np.ptp(bins) < 0.025
     pull = ((result.spectrum.flux - truth * ratio.mean()) / result.spectrum.error)[INNER]
     # The grid is finer than the pixels: neighbours share their noise, each has the scatter of its error.

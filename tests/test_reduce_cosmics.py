@@ -52,7 +52,9 @@ def test_tracks_are_found_and_lines_kept(scene):
     rng = np.random.default_rng(83)
     image = expose(rng, light)
     hit = tracks(rng, image.shape)
-    got = find_tracks(image + hit.astype(np.float32), read_noise(image), nothing(image), fiber_model(trace), np.zeros_like(image))
+    got = find_tracks(
+        image + hit.astype(np.float32), read_noise(image), nothing(image), fiber_model(trace), np.zeros_like(image)
+    )
     sigma = np.sqrt(light + 9 + (0.05 * light) ** 2)
     strong = hit > 12 * sigma
     assert strong.sum() > 60
@@ -160,7 +162,9 @@ def test_pixels_under_a_spike(scene):
     hit = mask_spikes(spikes, image, light, np.full(light.shape, 9.0), np.zeros(light.shape), model)
     assert hit[middle - 1 : middle + 1, 120].all()
     assert hit.sum() <= 3
-    assert not mask_spikes(np.zeros_like(spikes), image, light, np.full(light.shape, 9.0), np.zeros(light.shape), model).any()
+    assert not mask_spikes(
+        np.zeros_like(spikes), image, light, np.full(light.shape, 9.0), np.zeros(light.shape), model
+    ).any()
 
 
 def test_source_light_is_continuum_and_lines_but_not_noise_nor_spikes():

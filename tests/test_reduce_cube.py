@@ -98,7 +98,9 @@ def test_wavelength_without_data_is_empty():
 def test_several_data_sets_share_their_weights():
     values = star(0.5, -0.3)
     grid = spaxel_grid(POSITIONS)
-    both, sky, source = build_cube([values + 2.0, np.full(GOOD.shape, 2.0), values], GOOD, POSITIONS, WAVE, PATH, REFERENCE, grid)
+    both, sky, source = build_cube(
+        [values + 2.0, np.full(GOOD.shape, 2.0), values], GOOD, POSITIONS, WAVE, PATH, REFERENCE, grid
+    )
     assert both == pytest.approx(sky + source, abs=1e-5)
 
 

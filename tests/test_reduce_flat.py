@@ -56,7 +56,9 @@ def truth(wave, lsf, alive):
     rng = np.random.default_rng(71)
     lines = lines_on_continuum(np.array([5100.0, 5180.0, 5300.0, 5390.0]), np.full(4, -9000.0), 1.75, level=6000.0)
     x = np.linspace(-1, 1, NX)
-    throughput = rng.uniform(0.8, 1.15, (NF, 1)) * (1 + rng.normal(0, 0.03, (NF, 1)) * x + rng.normal(0, 0.02, (NF, 1)) * x**2)
+    throughput = rng.uniform(0.8, 1.15, (NF, 1)) * (
+        1 + rng.normal(0, 0.03, (NF, 1)) * x + rng.normal(0, 0.02, (NF, 1)) * x**2
+    )
     throughput[DEAD] = 1.0
     throughput /= fiber_mean(throughput, wave, alive)
     extra = (lsf * np.gradient(wave, axis=1)) ** 2 - 1.75**2

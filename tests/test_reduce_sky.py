@@ -60,7 +60,11 @@ def sky_bias(model, sky, fibers=ALIVE):
 
 
 def star(x, y, flux, fwhm=1.5):
-    return flux * lenslet_fractions(POSITIONS, np.array([x]), np.array([y]), np.array([fwhm]), 3.5)[0][:, None] * np.ones(NX)
+    return (
+        flux
+        * lenslet_fractions(POSITIONS, np.array([x]), np.array([y]), np.array([fwhm]), 3.5)[0][:, None]
+        * np.ones(NX)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ def test_blank_field_has_no_bias(blank):
     continuum, lines = sky_bias(model, sky)
     assert abs(continuum) < 1e-3
     assert abs(lines) < 2e-3
-    level = ((model.native() - sky)[:, MIDDLE].sum(axis=1) / sky[:, MIDDLE].sum(axis=1))
+    level = (model.native() - sky)[:, MIDDLE].sum(axis=1) / sky[:, MIDDLE].sum(axis=1)
     assert np.abs(level).max() < 0.004
 
 
@@ -322,7 +326,9 @@ def test_line_list_with_strangers_and_gaps():
 
 
 def test_error_of_the_zero_point():
-    found = [zero_from_lines(moved_sky(np.random.default_rng(330 + i), 0.1, read=30.0), CENTERS, SIGMA) for i in range(6)]
+    found = [
+        zero_from_lines(moved_sky(np.random.default_rng(330 + i), 0.1, read=30.0), CENTERS, SIGMA) for i in range(6)
+    ]
     error = np.mean([z.error for z in found])
     assert np.abs(np.array([z.shift for z in found]) - 0.1).max() < 4 * error
     assert error < 0.05
@@ -365,5 +371,7 @@ def test_correction_is_shift_and_slope_over_the_range(blank):
     low, high = zero.grid[0], zero.grid[-1]
     middle = np.argmin(np.abs(model.wavelength[0] - (low + high) / 2))
     assert (model.wavelength - right)[0, middle] == pytest.approx(0.5, abs=2e-3)
-    assert np.ptp((model.wavelength - right)[0]) == pytest.approx(0.4 * np.ptp(model.wavelength[0]) / (high - low), rel=1e-3)
+    assert np.ptp((model.wavelength - right)[0]) == pytest.approx(
+        0.4 * np.ptp(model.wavelength[0]) / (high - low), rel=1e-3
+    )
     assert robust(model.level) < 0.02

@@ -228,7 +228,19 @@ def made_source(**changes):
     facts |= changes
     none = np.zeros(1)
     return PointSource(
-        facts["x"], facts["y"], MIDDLE, facts["fwhm"], facts["exponent"], facts["beta"], 0.0, {}, True, 0.0, none, none, none
+        facts["x"],
+        facts["y"],
+        MIDDLE,
+        facts["fwhm"],
+        facts["exponent"],
+        facts["beta"],
+        0.0,
+        {},
+        True,
+        0.0,
+        none,
+        none,
+        none,
     )
 
 

@@ -17,6 +17,7 @@ CLIP_RUN = 3.5  # means of five neighbouring samples: faint emission lines
 FLAT_ERROR = 0.003  # what the fibre flat may be wrong by, in the choice of sky fibres
 MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
+MIN_GRADIENT_SHARE = 0.35  # of the fibres must be free of objects for a gradient of the sky to be told from their light
 GRADIENT_PRIOR = 0.02  # of the sky, per polynomial term over the field: night skies and twilight flats tilt by 1-3 %
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
@@ -225,7 +226,8 @@ def fit_sky(
     if fibers is not None:
         chosen = may & fibers
     # A plane through a few fibres on one side of the field would run away on the other.
-    degree = 0 if fibers is not None and fibers.sum() < 0.35 * alive.sum() else 1
+    allowed = 0 if (may if fibers is None else may & fibers).sum() < MIN_GRADIENT_SHARE * alive.sum() else 2
+    degree = min(1, allowed)
     shift_coef, width_coef = np.zeros(3), np.zeros(3)
     spectrum = None
     for turn in range(rounds):
@@ -245,6 +247,7 @@ def fit_sky(
         level, error = fiber_levels(data, np.where(stray, 0, base_weight), model / gradient[:, None])
         if fibers is None:
             chosen, degree = choose_fibers(level, error, may, positions)
+            degree = min(degree, allowed)
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
         basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
@@ -282,7 +285,7 @@ def fit_sky(
     level, error = fiber_levels(data, np.where(stray, 0, base_weight), model)
     inner = chosen[:, None] & usable & ~clipped
     chi = 1.4826 * float(np.median(np.abs(z[inner])))
-    if degree == 0 and fibers is None:
+    if degree == 0 and fibers is None and allowed > 0:
         decisions.append(
             Decision(
                 "SKYFAINT",
