@@ -131,7 +131,7 @@ def test_contents_of_the_calibration_bundle(bundle_file):
     assert np.allclose(found["dead"].data[:, 0], trace[:, 24])
     assert np.array_equal(found["xypos"].data, facts.fiber_positions())
     assert np.allclose(found["response"].data[0], facts.wave_grid())
-    assert np.allclose(found["response"].data[1], np.interp(facts.wave_grid(), *facts.response()))
+    assert np.allclose(found["response"].data[1], np.interp(facts.wave_grid(), *facts.response()), atol=0)
     middle = np.round(trace[100]).astype(int)
     assert np.allclose(found["bigW"].data[middle, np.arange(48)], wavelength[100], atol=0.01)
     grid = WCS(found["fltspec"].header).pixel_to_world_values(np.arange(N_WAVE), 0)[0] * 1e10

@@ -220,3 +220,26 @@ def test_average_of_two_frames_and_of_one():
     assert mean[10, 10] == pytest.approx(2000, abs=300)
     assert mean.mean() == pytest.approx(2000, rel=2e-3)
     assert (average_images([first]) == first.astype(np.float32)).all()
+
+
+def test_the_nearest_frames_are_taken_when_there_are_too_many():
+    """Frames of the night itself come before those of the night before, later ones before earlier ones."""
+    from datetime import datetime, timedelta
+    from types import SimpleNamespace
+
+    from panacea_nb.products.frames import nearest
+
+    start = datetime(2025, 1, 14, 20)
+    frames = [
+        SimpleNamespace(night=night, start=start + timedelta(hours=24 * k, minutes=m), kind="zro")
+        for k, night in enumerate(("20250114", "20250115"))
+        for m in range(4)
+    ]
+    kept, decisions = nearest(frames, "20250115", most=6)
+    assert [(e.night, e.start.minute) for e in kept] == [
+        ("20250114", 2),
+        ("20250114", 3),
+        *(("20250115", m) for m in range(4)),
+    ]
+    assert [d.code for d in decisions] == ["CAPPED"]
+    assert nearest(frames, "20250115", most=8) == (frames, [])

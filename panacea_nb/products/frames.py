@@ -93,6 +93,22 @@ MAX_ARC = 3000.0  # e-, median: a saturated lamp (Panacea's rule)
 MAX_SATURATED = 0.02  # share of saturated pixels
 
 
+MAX_BIAS = (
+    30  # frames: their mean has a fifth of the read noise before it is smoothed; more cost memory and change nothing
+)
+
+
+def nearest(
+    exposures: list[raw.Exposure], night: str, most: int = MAX_BIAS
+) -> tuple[list[raw.Exposure], list[Decision]]:
+    """At most ``most`` exposures, those of the night itself first, then the latest; and the decision when some were left out."""
+    if len(exposures) <= most:
+        return list(exposures), []
+    ordered = sorted(exposures, key=lambda e: (e.night != night, -e.start.timestamp()))
+    text = f"{most} of {len(exposures)} chosen {exposures[0].kind} frames are combined, those nearest to the night"
+    return sorted(ordered[:most], key=lambda e: e.start), [Decision("CAPPED", text, "info")]
+
+
 def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[int], list[Decision]]:
     """Indices of the flats or twilights that are neither too faint nor saturated, and why the others are not used."""
     keep, decisions = [], []

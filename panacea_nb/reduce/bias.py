@@ -15,6 +15,7 @@ from .ccd import ChannelImage
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
 SMOOTH_PIXELS = 24.0  # scale of two-dimensional bias structure that is kept
 DARK_PIXELS = 120.0  # scale of dark structure that is kept: glow
+ROWS_AT_ONCE = 129  # an eighth of an amplifier
 HOT_DARK = 0.05  # e-/s; a pixel above leaves more than the read noise in a minute
 
 
@@ -113,23 +114,25 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
             f"{len(frames)} bias frame(s) are too few for a master bias, 3 are needed: "
             "widen the choice with --cal-date zro=YYYYMMDD"
         )
-    cube = np.stack([f.data for f in frames]).astype(np.float32)
-    n, ny, _ = cube.shape
+    n, (ny, nx) = len(frames), frames[0].data.shape
     both = halves(ny)
-    level = np.array([[np.median(cube[i, rows, ::7]) for rows in both] for i in range(n)])
+    level = np.array([[np.median(f.data[rows, ::7]) for rows in both] for f in frames])
     centre = np.median(level, axis=0)
-    for i in range(n):
-        for k, rows in enumerate(both):
-            cube[i, rows] -= level[i, k] - centre[k]
     # Two rounds: a median deviation starts it, the clipped mean square (which integers do not coarsen) settles it.
-    noise = np.array(
-        [max(_clipped_rms(cube[:, rows, ::5] - np.median(cube[:, rows, ::5], axis=0)), 0.3) for rows in both]
-    )
-    average = clipped_mean(cube, np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)).astype(np.float32)
-    noise = np.array([_clipped_rms(cube[:, rows, ::3] - average[rows, ::3]) for rows in both]) * np.sqrt(n / (n - 1))
-    sigma = np.repeat(noise, AMP_ROWS)[:, None].astype(np.float32)
-    scatter = np.sqrt(((cube - average) ** 2).mean(axis=0) * n / (n - 1))
-    bad = scatter > 4.0 * sigma
+    noise = np.empty(2)
+    for k, rows in enumerate(both):
+        part = np.stack([f.data[rows, ::9] - np.float32(level[i, k] - centre[k]) for i, f in enumerate(frames)])
+        first = max(_clipped_rms(part - np.median(part, axis=0)), 0.3)
+        noise[k] = _clipped_rms(part - clipped_mean(part, first)) * np.sqrt(n / (n - 1))
+    average, scatter = np.empty((ny, nx), np.float32), np.empty((ny, nx), np.float32)
+    # A few rows of all frames at a time: memory does not grow with more than the frames themselves.
+    for start in range(0, ny, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        k = int(start >= AMP_ROWS)
+        part = np.stack([f.data[rows] - np.float32(level[i, k] - centre[k]) for i, f in enumerate(frames)])
+        average[rows] = clipped_mean(part, np.float32(noise[k]))
+        scatter[rows] = np.sqrt(np.square(part - average[rows]).mean(axis=0) * n / (n - 1))
+    bad = scatter > 4.0 * np.repeat(noise, AMP_ROWS)[:, None]
     return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre)
 
 
