@@ -94,7 +94,7 @@ def test_gate_ends_the_branch():
 def test_rows_say_value_unit_limit_and_reason():
     (row,) = judge("stage", {"gate": 1.5}).rows()
     assert row == {
-        "name": "gate", "value": 1.5, "unit": "px", "verdict": "warn", "threshold": "pass at most 1.0, fail beyond at most 2.0",
+        "name": "gate", "value": 1.5, "unit": "px", "verdict": "warn", "threshold": "pass at most 1.0, fail above 2.0",
         "reason": "because",
     }  # fmt: skip
 

@@ -100,9 +100,9 @@ def _judge(name: str, value: float, rule: dict[str, Any], lenient: bool) -> Judg
     if lenient and verdict == "fail":
         verdict = "warn"
     words = {"high": "below" if rule.get("count") else "at most", "low": "at least", "outside": "within"}[bad]
-    parts = [
-        f"{label} {words} {limit}" for label, limit in (("pass", warn), ("fail beyond", fail)) if limit is not None
-    ]
+    worse = {"high": "above", "low": "below", "outside": "outside"}[bad]
+    parts = [f"pass {words} {warn}"] if warn is not None else []
+    parts += [f"fail {worse} {fail}"] if fail is not None else []
     return Judged(
         name, value, rule.get("unit", ""), verdict, ", ".join(parts), rule.get("reason", ""), bool(rule.get("stop"))
     )
