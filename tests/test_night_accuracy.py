@@ -25,9 +25,9 @@ SKY_BIAS = 0.9
 SKY_BIAS_LINES = 1.1
 STAR_TREND = {"uv": 18.0, "orange": 18.0, "red": 18.0, "farred": 18.0}
 FAINT_TREND = {"uv": 79.0, "orange": 79.0, "red": 79.0, "farred": 79.0}
-PAIR = (
-    15.0  # the row's worst over the channels (7, 15, 10, 1.4); the exponent of a faint source's wings is what decides
-)
+# Farred misses its own limit of 3 (it has 4.3): the exponent of a faint source's wings, which its light hardly shows, decides.
+# Until the night's standard gives that exponent, the worst of the row over the channels holds there.
+PAIR = {"uv": 7.0, "orange": 15.0, "red": 10.0, "farred": 15.0}
 COSMICS_LEFT = {"uv": 11, "orange": 45, "red": 62, "farred": 24}
 FLAGGED_CLEAN = 0.23
 FLAT_ALL = {"uv": 1.7, "orange": 1.7, "red": 1.7, "farred": 1.7}
@@ -121,7 +121,7 @@ def test_two_exposures_agree(scores, channel):
     edges = np.linspace(0, use.size, 11).astype(int)
     parts = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
     pulls = [(weight * difference)[p].sum() / np.sqrt(weight[p].sum()) for p in parts]
-    assert np.sqrt(np.mean(np.square(pulls))) <= PAIR
+    assert np.sqrt(np.mean(np.square(pulls))) <= PAIR[channel]
 
 
 @each_channel
