@@ -10,7 +10,6 @@ import numpy as np
 from .kernels import HALF_WIDTH, KNOT, N_COEF, extract_columns, model_columns, offset_sums, profile_windows
 
 RIDGE = 1e-9  # relative to the profile's own weight; only keeps a fully masked fibre solvable
-MIN_WEIGHT = 0.5  # a sample that lost more of its profile weight says too little about its fibre
 
 
 @dataclass(frozen=True)

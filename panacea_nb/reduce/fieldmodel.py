@@ -18,7 +18,6 @@ SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (it
 MIN_SKY_FIBERS = 60
 EXTENDED_BETA = (3.5, 0.1)  # Moffat exponent and its prior width for extended objects
 EXTENDED_SEEING = (3.0, 1.5)  # arcsec
-OUTLIER_SIGMA = 6.0
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
 FTF_TERMS = 3  # Legendre terms along the channel of that correction
 

@@ -307,7 +307,6 @@ def find_source(
     refraction: Refraction,
     *,
     wave_ref: float,
-    window: tuple[float, float] | None = None,
     fixed: tuple[float, float] | None = None,
     beta: tuple[float, float] = MOFFAT_BETA,
     seeing: tuple[float, float] = SEEING_PRIOR,
@@ -316,7 +315,7 @@ def find_source(
 ) -> tuple[PointSource | None, dict]:
     """Look for the brightest source of the field.
 
-    First over the whole channel (or ``window``), then, when nothing is there, in narrow windows for a source that shows lines
+    First over the whole channel, then, when nothing is there, in narrow windows for a source that shows lines
     alone.  A position given by the user is taken as it is.
 
     Parameters

@@ -15,7 +15,6 @@ from ..errors import PanaceaError
 BLEND_DISTANCE = 9.0  # px; closer lines disturb each other's centres
 FIT_REACH = 7  # px on each side of a line that its fit uses
 NARROW_REACH = 4  # px, for a line with a blend on one side
-MIN_SN = 8.0  # a line fainter than this in a typical fibre does not take part
 START_SIGMA = 1.9  # px; LSF of 4.5 px FWHM
 MAX_RMS = 0.35  # px; a solution worse than this is none
 
