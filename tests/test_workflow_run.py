@@ -225,3 +225,24 @@ def test_two_runs_of_a_night_exclude_each_other_but_tags_do_not(out):
         with pytest.raises(LockedError, match="another run works on"):
             toy.reduce(out)
         assert toy.reduce(out, options={"tag": "other", "until": "00"}).exit_code == DONE
+
+
+@pytest.mark.parametrize(("trouble", "value"), [("", "1616"), ("raise", "16")])
+def test_what_is_hoped_for_is_used_when_it_succeeds_and_blocks_nothing_when_it_fails(tmp_path, trouble, value):
+    options = {"hope.": "yes", f"trouble.{LEAVES[0]}": trouble}
+    outcome = toy.reduce(tmp_path / "out", 0, options)
+    assert outcome.exit_code == (INCOMPLETE if trouble else DONE)
+    assert outcome.records[LEAVES[1]].state is State.SUCCEEDED
+    assert (tmp_path / "out/LRS2/CALS" / f"{LEAVES[1]}.txt").read_text() == value
+    assert toy.reduce(tmp_path / "out", 0, options).ran == ([LEAVES[0]] if trouble else [])
+
+
+def test_a_change_of_what_was_hoped_for_runs_the_task_again(tmp_path):
+    toy.reduce(tmp_path / "out", 0, {"hope.": "yes"})
+    outcome = toy.reduce(tmp_path / "out", 0, {"hope.": "yes", f"knob.{LEAVES[0]}": "8"})
+    assert outcome.ran == [LEAVES[0], LEAVES[1], "10_end"]
+    assert (tmp_path / "out/LRS2/CALS" / f"{LEAVES[1]}.txt").read_text() == "1816"  # 2 (8 + 1) hundredfold, and its own 16
+    outcome = toy.reduce(tmp_path / "out", 0, {"hope.": "yes", f"trouble.{LEAVES[0]}": "raise"})
+    assert outcome.records[LEAVES[1]].state is State.SUCCEEDED
+    assert LEAVES[1] in outcome.ran  # what it had used is not certain any more
+    assert (tmp_path / "out/LRS2/CALS" / f"{LEAVES[1]}.txt").read_text() == "16"

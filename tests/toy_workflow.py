@@ -27,7 +27,7 @@ TABLE = (
     Stage("00_start", NIGHT, "a beginning"),
     Stage("01_base", CHANNEL, "a number", after=("00_start",)),
     Stage("02_mid", CHANNEL, "its tens", needs=("01_base",)),
-    Stage("05_leaf", EXPOSURE, "twice that", needs=("02_mid",), timeout=30.0),
+    Stage("05_leaf", EXPOSURE, "twice that", needs=("02_mid",), hopes="also", timeout=30.0),
     Stage("10_end", NIGHT, "the end", last=True),
 )
 
@@ -37,6 +37,7 @@ tag: str = ""
 baseraw: str = ""
 channel: str = ""  # none for the night's own stages
 reads: list = []  # files of earlier stages
+also: list = []  # files of the other exposure, if it was to be had
 writes: list = []  # files to make
 stage: str = ""
 knob: int = 0
@@ -45,7 +46,7 @@ seconds: float = 0.0"""
 COMPUTE = """import hashlib, json, os, pathlib, sys, time
 root = pathlib.Path(output)
 value = knob + sum(int((root / name).read_text()) for name in reads)
-value = {"01_base": value, "02_mid": value // 10, "05_leaf": 2 * value}.get(stage, value)
+value = {"01_base": value, "02_mid": value // 10, "05_leaf": 2 * value + 100 * sum(int((root / name).read_text()) for name in also)}.get(stage, value)
 time.sleep(seconds)"""
 TROUBLE = """if trouble == "raise":
     raise ValueError("it cannot be\\ndone")
@@ -123,6 +124,7 @@ def planner(options: dict[str, str], notebooks: Path):
             "knob": knob,
             "seconds": float(options.get("seconds", 0)),
         }
+        first = task_id(stage.name, channel, 1)
         limit = options.get(f"limit.{name}")
         trouble = options.get(f"trouble.{name}", "")
         parameters |= {trouble: 1} if trouble == "misspelt" else {"trouble": trouble}
@@ -135,6 +137,7 @@ def planner(options: dict[str, str], notebooks: Path):
             depends={"knob": knob, "channel": channel},
             needs=needs,
             after=tuple(task_id(one) for one in stage.after),
+            hopes={first: f"{place}/{first}.txt"} if obsid == 2 and "hope." in options else {},
             problem=options.get(f"problem.{name}", ""),
         )
 

@@ -77,6 +77,13 @@ class Task:
             return self.layout.work(stage, self.channel or "")
         return self.layout.work(stage, self.channel or "", self.obsid, self.exposure)
 
+    def other(self, stage: str, name: str) -> Path:
+        """The file that a stage left for another exposure of this channel, ``name`` as in ``0000012_exp01``."""
+        obsid, _, exposure = name.partition("_exp")
+        if not (obsid.isdigit() and exposure.isdigit()):
+            raise MissingInputError(f"{name!r} names no exposure: write observation and exposure as in 0000012_exp01")
+        return self.layout.work(stage, self.channel or "", int(obsid), int(exposure))
+
     # --- deciding ------------------------------------------------------------------------------------------------------------
     def record(self, decisions: Iterable[Decision]) -> None:
         """Keep decisions (fallbacks above all) for the verdict, the headers and the report; each is kept once."""

@@ -139,6 +139,7 @@ def calibrate(
         even,
         options,
         float(sky.meta["level_scatter"]),
+        tuple(sky.meta["beta_prior"]),
     )
     spectrum, shapes, limit = _spectrum(source, positions, grid, skysub, error, sky_flux, good, refraction, centre)
     spaxels = spaxel_grid(positions)
@@ -174,7 +175,7 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
 
 
 def _search(
-    positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions, systematic
+    positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions, systematic, beta
 ):
     """Find the source; the chunks' variances take the correlation of neighbouring elements into account."""
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
@@ -189,6 +190,7 @@ def _search(
         refraction,
         wave_ref=centre,
         fixed=options.fixed,
+        beta=beta,
         systematic=systematic,
     )
 

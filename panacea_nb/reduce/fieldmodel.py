@@ -11,7 +11,7 @@ from .cosmics import find_spikes, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
 from .sky import SkyModel, fit_sky
-from .source import PointSource, Refraction, find_source, source_shapes
+from .source import MOFFAT_BETA, PointSource, Refraction, find_source, source_shapes
 from .spline import fit_common
 
 SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (its model errs by some per cent)
@@ -44,6 +44,12 @@ class FieldModel:
     correction: np.ndarray | None
     decisions: list[Decision] = field(default_factory=list)
 
+    def profile(self) -> dict[str, float]:
+        """The Moffat exponent of the source and its error, for other exposures; NaN where there is no point source."""
+        if self.source is None or self.source.extended:
+            return {"beta": float("nan"), "beta_error": float("nan")}
+        return {"beta": self.source.beta, "beta_error": self.source.error["beta"]}
+
 
 def usable_samples(mask: np.ndarray) -> np.ndarray:
     """(nf, nx) bool: samples whose value may be used.
@@ -67,6 +73,7 @@ def model_field(
     *,
     correct_ftf: bool = False,
     fixed: tuple[float, float] | None = None,
+    beta: tuple[float, float] = MOFFAT_BETA,
     rounds: int = 3,
 ) -> FieldModel:
     """Fit sky and brightest source in turn.
@@ -74,7 +81,8 @@ def model_field(
     The source's model is subtracted before the sky is fitted, and fibres in which it is bright are left out of the sky, so that
     neither eats the other's light.
 
-    Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``].
+    Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``];
+    ``beta`` the prior (mean, sigma) of the Moffat exponent of a point source, see `profile_prior`.
     """
     nf, nx = amplitude.shape
     decisions: list[Decision] = []
@@ -104,6 +112,7 @@ def model_field(
             refraction,
             wave_ref=wave_ref,
             fixed=fixed,
+            beta=beta,
             systematic=sky.level_scatter,
         )
         source_native = np.zeros((nf, nx))

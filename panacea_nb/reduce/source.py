@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ N_CHUNKS = 24  # wavelength bins in which the shape of the source is fitted
 SUBPOINTS = 5  # per side of a lenslet, to integrate the PSF over its area
 SEEING_EXPONENT = (-0.2, 0.05)  # FWHM ~ wavelength^q: Kolmogorov's q and its scatter
 MOFFAT_BETA = (3.5, 0.6)  # prior of the Moffat exponent
+BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: width of the prior that standards give
+BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
 FWHM_LIMITS = (0.7, 5.0)
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
@@ -64,6 +67,28 @@ class PointSource:
     def extended(self) -> bool:
         """Whether the fitted shape is no star's: wider than any seeing the telescope works in, or with the wings of a galaxy."""
         return self.fwhm > MAX_SEEING or self.beta < MIN_BETA
+
+
+def profile_prior(measured: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], Decision]:
+    """Prior (mean, sigma) of the Moffat exponent from those of the night's standards on the same channel.
+
+    A faint source does not show its wings; what telescope and air do to a point of light changes little over a night.
+
+    Parameters
+    ----------
+    measured : pairs of exponent and error; what is not known well is left out
+    """
+    known = [(beta, error) for beta, error in measured if np.isfinite(beta) and 0 < error < BETA_KNOWN]
+    if not known:
+        text = f"no standard of the night shows the shape of a point source: Moffat exponent {MOFFAT_BETA[0]} +- {MOFFAT_BETA[1]}"
+        return MOFFAT_BETA, Decision("PSFDEFAULT", text, "info")
+    beta = np.array(known)
+    weight = 1.0 / (beta[:, 1] ** 2 + BETA_CHANGES**2)
+    mean = float((weight * beta[:, 0]).sum() / weight.sum())
+    sigma = float(np.sqrt(BETA_CHANGES**2 + 1.0 / weight.sum()))
+    return (mean, sigma), Decision(
+        "PSFSTANDARD", f"Moffat exponent {mean:.2f} +- {sigma:.2f} from {len(known)} standard(s) of the night", "info"
+    )
 
 
 @dataclass(frozen=True)

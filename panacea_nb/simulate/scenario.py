@@ -305,6 +305,8 @@ def _flexures(rng: np.random.Generator, size: tuple[float, float]) -> dict[str, 
 def _science(date: str, obsid: int, scn: Scenario, area: float, clock: datetime, seed: int,
              rng: np.random.Generator) -> Iterator[ExposurePlan]:  # fmt: skip
     taken = []
+    # Telescope and dome shape the wings: they differ more from night to night than from exposure to exposure.
+    beta = stream(seed, "profile", date).uniform(3.0, 4.4)
     for number, target in enumerate(scn.targets):
         if target.kind == "standard" and not target.name:
             free = [s for s in BRIGHT_STANDARDS if s not in taken]
@@ -317,7 +319,7 @@ def _science(date: str, obsid: int, scn: Scenario, area: float, clock: datetime,
             yield ExposurePlan(
                 date, obsid + number, exp, "sci", clock, target.exptime, f"{target.name}_{slot}_{track}", "", target,
                 transparency=rng.uniform(0.75, 0.98), area=area * rng.uniform(0.70, 0.95),
-                seeing=rng.uniform(*scn.seeing), beta=rng.uniform(3.0, 4.5), offset=tuple(rng.normal(0, 0.15, 2)),
+                seeing=rng.uniform(*scn.seeing), beta=beta + rng.uniform(-0.15, 0.15), offset=tuple(rng.normal(0, 0.15, 2)),
                 ra=ra, dec=dec, parangle=(parangle + 3.5 * exp) % 360, flexures=_flexures(rng, scn.flexure),
             )  # fmt: skip
             clock += timedelta(seconds=target.exptime + OVERHEAD)

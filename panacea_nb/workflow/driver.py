@@ -191,7 +191,7 @@ class Driver:
             for task in [task for task in self.waiting.values() if chosen(task)]:
                 if self.stop_signal:
                     return
-                if any(need not in self.records for need in task.waits_for):
+                if any(need not in self.records for need in task.comes_after):
                     continue
                 del self.waiting[task.id]
                 moved = True
@@ -212,7 +212,9 @@ class Driver:
             self.records[task.id] = record
             self.log(f"BLOCKED {task.id}: it needs {culprit}", logging.WARNING, quiet=True)
             return
-        upstream = {need: self.records[need].products for need in task.needs}
+        hoped = [name for name in task.hopes if self.records[name].state is State.SUCCEEDED]
+        task = self.plan.tasks[task.id] = task.told(hoped)
+        upstream = {need: self.records[need].products for need in (*task.needs, *hoped)}
         extra = records_digest(self.layout.status_dir, task.id) if task.stage.last else ""
         try:
             fingerprint = self.prints.compute(task, upstream, extra)

@@ -125,7 +125,7 @@ class Fingerprinter:
         task : Task
             The task.
         upstream : dict
-            Task id -> products (path -> content digest) of what it needs.
+            Task id -> products (path -> content digest) of what it needs, and of its hopes that came true.
         extra : str
             A digest of anything else that it reads (the night page: all records).
         """
@@ -136,7 +136,7 @@ class Fingerprinter:
             "notebook": self._notebooks[task.source],
             "code": self.code,
             "raw": text_digest([[_frame_name(frame), self.cache.of(frame)] for frame in task.frames]),
-            "upstream": {name: text_digest(upstream.get(name, {})) for name in task.needs},
+            "upstream": {name: text_digest(products) for name, products in upstream.items()},
             "facts": dict(task.facts),
         }
         if task.guider is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Task:
         The part of the request that belongs to its fingerprint: parameters without where things lie.
     needs, after : tuple of str
         Ids of tasks whose products it reads, and of tasks that must only have ended well before.
+    hopes : dict
+        Id -> what the notebook is told (in the parameter ``stage.hopes``) of a task whose products it reads if it succeeded.
     frames : tuple
         Raw frames it reads (`panacea_nb.raw.FrameRecord`).
     facts : dict
@@ -66,6 +68,7 @@ class Task:
     depends: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    hopes: dict[str, Any] = field(default_factory=dict)
     frames: tuple[Any, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
     guider: Any = None
@@ -75,6 +78,19 @@ class Task:
     def waits_for(self) -> tuple[str, ...]:
         """Ids of all tasks that must have succeeded before."""
         return tuple(dict.fromkeys((*self.after, *self.needs)))
+
+    @property
+    def comes_after(self) -> tuple[str, ...]:
+        """Ids of all tasks that must have ended before, well or not."""
+        return tuple(dict.fromkeys((*self.waits_for, *self.hopes)))
+
+    def told(self, succeeded: Iterable[str]) -> Task:
+        """This task with the notebook told which of its hopes came true."""
+        if not self.stage.hopes:
+            return self
+        known = set(succeeded)
+        names = {self.stage.hopes: [word for name, word in self.hopes.items() if name in known]}
+        return replace(self, parameters={**self.parameters, **names}, depends={**self.depends, **names})
 
 
 @dataclass
@@ -89,18 +105,21 @@ class Plan:
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for task in self.tasks.values():
-            missing = [need for need in task.waits_for if need not in seen]
+            missing = [need for need in task.comes_after if need not in seen]
             if missing and not task.stage.last:
                 raise PlanError(
                     f"task {task.id} waits for {', '.join(missing)}, which the plan does not hold before it"
                 )
             seen.add(task.id)
 
-    def dependants(self, task_id: str) -> list[str]:
-        """Ids of all tasks that wait for this one, directly or not, in plan order; closing tasks are not among them."""
+    def dependants(self, task_id: str, *, hoping: bool = False) -> list[str]:
+        """Ids of all tasks that cannot run without this one, directly or not, in plan order.
+
+        With ``hoping`` also those that only hope for it; closing tasks are not among them.
+        """
         found = {task_id}
         for task in self.tasks.values():
-            if found.intersection(task.waits_for):
+            if found.intersection(task.comes_after if hoping else task.waits_for):
                 found.add(task.id)
         return [name for name in self.tasks if name in found and name != task_id]
 
@@ -108,7 +127,7 @@ class Plan:
         """Length of the longest chain of tasks that begins with each: the longest is to be started first."""
         level = dict.fromkeys(self.tasks, 1)
         for task in reversed(self.tasks.values()):
-            for need in task.waits_for:
+            for need in task.comes_after:
                 level[need] = max(level[need], level[task.id] + 1)
         return level
 
@@ -118,7 +137,7 @@ class Plan:
         keep = {name for name, task in self.tasks.items() if order[task.stage.name] <= order[stage.name]}
         for task in reversed(self.tasks.values()):
             if task.id in keep:
-                keep.update(task.waits_for)
+                keep.update(task.comes_after)
         return Plan({n: t for n, t in self.tasks.items() if n in keep}, self.notes, self.problems, self.baseraw)
 
     def forced(self, names: Iterable[str]) -> set[str]:
@@ -127,7 +146,7 @@ class Plan:
         for name in names:
             for task in self.tasks.values():
                 if task.stage.name == name:
-                    found.update((task.id, *self.dependants(task.id)))
+                    found.update((task.id, *self.dependants(task.id, hoping=True)))
         return found
 
 
@@ -322,8 +341,9 @@ class _Builder:
     def _exposure_tasks(self, channel: Any, exposures: list[Any]) -> None:
         standards = self._named_standard(channel)
         response = self._response(channel, standards)
-        # The standard goes first: where its response was asked for, everything else waits for it.
-        first = [e for e in exposures if e in standards]
+        # Standards go first: their profiles help all others, and where a response was asked for, everything else waits for it.
+        profiles = [e for e in exposures if self._shows_profile(e)]
+        first = [e for e in exposures if e in standards or e in profiles]
         for exposure in first + [e for e in exposures if e not in first]:
             program = program_name(exposure.program, is_standard=exposure.is_standard)
             where = {"channel": channel.name, "obsid": exposure.obsid, "exposure": exposure.exp, "program": program}
@@ -341,8 +361,23 @@ class _Builder:
                     frames=self._own_frames(stage, exposure, channel),
                     guider=exposure if stage.guider else None,
                     kind=exposure.kind,
+                    hopes=self._hopes(stage, channel, [] if exposure in profiles else profiles),
                     **more,
                 )
+
+    @staticmethod
+    def _shows_profile(exposure: Any) -> bool:
+        """Whether an exposure shows the shape of a point source well: a standard on this IFU."""
+        return exposure.kind == "sci" and exposure.on_target and exposure.is_standard
+
+    @staticmethod
+    def _hopes(stage: Stage, channel: Any, profiles: list[Any]) -> dict[str, str]:
+        """What of the night's standards a stage may read: id of the task -> observation and exposure."""
+        if stage.hopes != "profile_from":
+            return {}
+        return {
+            task_id(stage.name, channel.name, e.obsid, e.exp): f"{e.obsid:07d}_exp{e.exp:02d}" for e in profiles
+        }
 
     def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
         if "sci" not in stage.frames:

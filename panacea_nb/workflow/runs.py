@@ -60,20 +60,21 @@ def _foresee(task: Task, reasons: dict[str, str], forced: set[str], layout: Layo
         busy = any(reason != UP_TO_DATE for reason in reasons.values())
         if busy:
             return "closes the run"
+    hoped = [name for name in task.hopes if not reasons[name].startswith(("cannot run", "blocked"))]
     for need in task.waits_for:
         if reasons[need].startswith(("cannot run", "blocked")):
             return f"blocked by {need}"
     if task.id in forced:
         return "asked for (--redo)"
-    changing = [need for need in task.needs if reasons[need] != UP_TO_DATE]
+    changing = [need for need in (*task.needs, *hoped) if reasons[need] != UP_TO_DATE]
     known = status.last_success(status.read(layout.status_dir, task.id))
     if changing and (known is None or known.state is not State.SUCCEEDED):
         return "new"
     if changing:
         return f"input may change: {changing[0]}"
-    upstream = {need: _products(status.read(layout.status_dir, need)) for need in task.needs}
+    upstream = {need: _products(status.read(layout.status_dir, need)) for need in (*task.needs, *hoped)}
     extra = records_digest(layout.status_dir, task.id) if task.stage.last else ""
-    return prints.reason(task, prints.compute(task, upstream, extra), known)
+    return prints.reason(task, prints.compute(task.told(hoped), upstream, extra), known)
 
 
 def _products(record: Record | None) -> dict[str, str]:

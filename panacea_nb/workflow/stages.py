@@ -39,6 +39,9 @@ class Stage:
         Stages of the same channel (and exposure) whose products it reads: all of them, so that a change of any is seen.
     after : tuple of str
         Stages that must have ended well before, but whose products are not part of what went in.
+    hopes : str
+        Parameter of the notebook that names what of other exposures it may read: the task waits until those have ended in any
+        way, is told of those that succeeded, and is never blocked by the others.
     options : tuple of str
         Fields of `RunDefinition` that the notebook takes as parameters, beside those that say what to work on.
     frames : tuple of str
@@ -56,6 +59,7 @@ class Stage:
     title: str
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    hopes: str = ""
     options: tuple[str, ...] = ("force",)
     frames: tuple[str, ...] = ()
     guider: bool = False
@@ -120,6 +124,7 @@ STAGES: tuple[Stage, ...] = (
         EXPOSURE,
         "sky model, sky-subtracted spectra",
         needs=(*_CALIBRATION, "05_extract"),
+        hopes="profile_from",
         options=("correct_ftf", "force"),
     ),
     Stage(
