@@ -23,10 +23,11 @@ from panacea_nb.reduce.extract import Extraction, FiberModel
 from panacea_nb.reduce.fieldmodel import FieldModel
 from panacea_nb.reduce.flexure import RowFlexure
 from panacea_nb.reduce.maskbits import DQ
-from panacea_nb.reduce.sky import SkyModel, WavelengthZero
+from panacea_nb.reduce.sky import SkyModel
 from panacea_nb.reduce.source import ExtractedSpectrum, PointSource, Refraction, lenslet_fractions
 from panacea_nb.reduce.trace import ScatterModel, TraceResult, gaussian_coef
 from panacea_nb.reduce.wavelength import LineFits, WavelengthSolution
+from panacea_nb.reduce.wavezero import WavelengthZero
 
 NF, NX, NY = 12, 160, 120  # a small chip: fibres 8 rows apart
 SMALLEST = 1500  # bytes of a PNG with something on it

@@ -155,4 +155,3 @@ def calibrations(night: str, first=1, lamps=("Hg", "Cd-A_B", "FeAr_R"), twilight
     for i, lamp in enumerate(lamps):
         found.append(Obs(first + 3 + i, "cmp", lamp, 2, late + timedelta(minutes=10 * (i + 1)), 30.0, **keywords))
     return [obs for obs in found if obs.n_exp]
-

@@ -39,7 +39,7 @@ from panacea_nb.qa.figures.flats import _marked_region
 from panacea_nb.qa.figures.traces import crest_offset, profile_samples
 from panacea_nb.reduce.flat import PixelFlat, Throughput
 from panacea_nb.reduce.flux import Response
-from panacea_nb.reduce.sky import WavelengthZero
+from panacea_nb.reduce.wavezero import WavelengthZero
 
 
 @pytest.fixture

@@ -23,8 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RUN_DEPENDENCIES = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
 DOCUMENTS = [
-    ROOT / "README.md", ROOT / "runs" / "README.md", ROOT / "containers" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md")),
+    ROOT / "README.md",
+    ROOT / "runs" / "README.md",
+    ROOT / "containers" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / ".github").glob("*.md")),
 ]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
@@ -49,7 +52,9 @@ def wheel(tmp_path_factory):
     target = tmp_path_factory.mktemp("wheel")
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return next(target.glob("*.whl"))
@@ -68,8 +73,12 @@ def test_an_installed_wheel_finds_its_notebooks_without_a_checkout(wheel, tmp_pa
         archive.extractall(tmp_path / "site")
     code = "import panacea_nb.workflow.notebooks as n; print(n.path('05_extract'))"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}, cwd=tmp_path,
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == tmp_path / "site" / "panacea_nb" / "_notebooks" / "05_extract.ipynb"

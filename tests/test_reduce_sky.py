@@ -12,15 +12,13 @@ from panacea_nb.instrument import channel
 from panacea_nb.reduce.sky import (
     SkyError,
     choose_fibers,
-    corrected_wavelength,
     faintest_fibers,
     fiber_levels,
     field_basis,
     fit_sky,
-    zero_from_lines,
-    zero_from_template,
 )
 from panacea_nb.reduce.source import lenslet_fractions
+from panacea_nb.reduce.wavezero import corrected_wavelength, zero_from_lines, zero_from_template
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NX = POSITIONS.shape[0], 320

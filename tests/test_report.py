@@ -115,14 +115,12 @@ def night(tmp_path):
     made.exposure(
         1, "orange", verdict="warn", decisions=[{"code": "GAIN", "text": "gain 0.85 was assumed", "severity": "warn"}]
     )
-    made.exposure(
-        2, "uv", verdict="fail", metrics=[{**residual, "verdict": "fail", "reason": "the sky is not gone"}]
-    )
+    made.exposure(2, "uv", verdict="fail", metrics=[{**residual, "verdict": "fail", "reason": "the sky is not gone"}])
     error = {"type": "TraceError", "message": "no fibre found <img src=x>", "where": "02_trace"}
     made.exposure(2, "orange", state="failed", error=error)
     made.record("07_flux-0000002-exp01-orange", state="blocked", error={"message": "06_sky failed"})
     made.record("01_bias-uv", verdict="pass")
-    made.table(f'1,1,uv,"{EVIL}",12.345', '2,1,uv,faint_066_W,3.2')
+    made.table(f'1,1,uv,"{EVIL}",12.345', "2,1,uv,faint_066_W,3.2")
     return made
 
 
@@ -188,7 +186,11 @@ def test_figures_become_files_with_alternative_texts(night):
     report = build(night.layout).parent
     folder = report / "notebooks" / "0000001_exp01_uv"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "06_sky-01-small.png", "06_sky-01.png", "06_sky-02-small.png", "06_sky-02.png", "06_sky.html",
+        "06_sky-01-small.png",
+        "06_sky-01.png",
+        "06_sky-02-small.png",
+        "06_sky-02.png",
+        "06_sky.html",
     ]
     assert (folder / "06_sky-01.png").read_bytes() == base64.b64decode(png())
     page = Page(folder / "06_sky.html")

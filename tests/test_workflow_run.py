@@ -241,7 +241,9 @@ def test_a_change_of_what_was_hoped_for_runs_the_task_again(tmp_path):
     toy.reduce(tmp_path / "out", 0, {"hope.": "yes"})
     outcome = toy.reduce(tmp_path / "out", 0, {"hope.": "yes", f"knob.{LEAVES[0]}": "8"})
     assert outcome.ran == [LEAVES[0], LEAVES[1], "10_end"]
-    assert (tmp_path / "out/LRS2/CALS" / f"{LEAVES[1]}.txt").read_text() == "1816"  # 2 (8 + 1) hundredfold, and its own 16
+    assert (
+        tmp_path / "out/LRS2/CALS" / f"{LEAVES[1]}.txt"
+    ).read_text() == "1816"  # 2 (8 + 1) hundredfold, and its own 16
     outcome = toy.reduce(tmp_path / "out", 0, {"hope.": "yes", f"trouble.{LEAVES[0]}": "raise"})
     assert outcome.records[LEAVES[1]].state is State.SUCCEEDED
     assert LEAVES[1] in outcome.ran  # what it had used is not certain any more

@@ -46,7 +46,8 @@ seconds: float = 0.0"""
 COMPUTE = """import hashlib, json, os, pathlib, sys, time
 root = pathlib.Path(output)
 value = knob + sum(int((root / name).read_text()) for name in reads)
-value = {"01_base": value, "02_mid": value // 10, "05_leaf": 2 * value + 100 * sum(int((root / name).read_text()) for name in also)}.get(stage, value)
+more = 100 * sum(int((root / name).read_text()) for name in also)
+value = {"01_base": value, "02_mid": value // 10, "05_leaf": 2 * value + more}.get(stage, value)
 time.sleep(seconds)"""
 TROUBLE = """if trouble == "raise":
     raise ValueError("it cannot be\\ndone")

@@ -380,4 +380,3 @@ def associate(
         search.choice.chosen[kind] = search.arcs(found) if kind == "cmp" else search.nearest(found, rule.most)
     search.settle_trace(use_flat)
     return search.finish()
-

@@ -18,9 +18,35 @@ if TYPE_CHECKING:
 
 # Cards that the index keeps of every frame; the complete header comes with the image.
 CARDS = (
-    "OBJECT", "QOBJECT", "QPROG", "EXPTIME", "REXPTIME", "DARKTIME", "DATE", "DATE-OBS", "UT", "MJD", "QRA", "QDEC",
-    "TRAJRA", "TRAJDEC", "PARANGLE", "AIRMASS", "IFUSLOT", "SPECID", "IFUID", "CONTID", "CCDPOS", "CCDHALF",
-    "AMPNAME", "GAIN", "RDNOISE", "AMBTEMP", "HUMIDITY", "DETTEMP", "CCDTEMP",
+    "OBJECT",
+    "QOBJECT",
+    "QPROG",
+    "EXPTIME",
+    "REXPTIME",
+    "DARKTIME",
+    "DATE",
+    "DATE-OBS",
+    "UT",
+    "MJD",
+    "QRA",
+    "QDEC",
+    "TRAJRA",
+    "TRAJDEC",
+    "PARANGLE",
+    "AIRMASS",
+    "IFUSLOT",
+    "SPECID",
+    "IFUID",
+    "CONTID",
+    "CCDPOS",
+    "CCDHALF",
+    "AMPNAME",
+    "GAIN",
+    "RDNOISE",
+    "AMBTEMP",
+    "HUMIDITY",
+    "DETTEMP",
+    "CCDTEMP",
 )
 _WANTED = frozenset(CARDS) | frozenset(STRUCTURE)
 # Bump the number when an entry of the cache changes its form.

@@ -175,7 +175,18 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
 
 
 def _search(
-    positions, grid, skysub, error, sky, good, refraction, centre, even: Rectified, options: FluxOptions, systematic, beta
+    positions,
+    grid,
+    skysub,
+    error,
+    sky,
+    good,
+    refraction,
+    centre,
+    even: Rectified,
+    options: FluxOptions,
+    systematic,
+    beta,
 ):
     """Find the source; the chunks' variances take the correlation of neighbouring elements into account."""
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))

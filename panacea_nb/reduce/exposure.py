@@ -11,8 +11,9 @@ from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .maskbits import DQ
-from .sky import SkyError, SkyModel, WavelengthZero, corrected_wavelength, fit_sky, zero_from_lines, zero_from_template
+from .sky import SkyError, SkyModel, fit_sky
 from .trace import ScatterModel, gap_pixels, scattered_light
+from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 PEDESTAL_SIGMA = 4.0  # a residual level between the fibres' groups is taken out when it is as significant as this
@@ -69,13 +70,13 @@ def gap_pedestal(image: np.ndarray, bad: np.ndarray, gap: np.ndarray, noise: np.
     return result
 
 
-def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None) -> WavelengthZero:
+def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None, response=None) -> WavelengthZero:
     """Wavelength zero from sky lines, or from templates where the channel has none.
 
     ``templates`` is (wavelength, spectra) for `zero_from_template`.
     """
     if lines.size >= 3:
-        return zero_from_lines(sky, lines, lsf_sigma)
+        return zero_from_lines(sky, lines, lsf_sigma, response)
     if templates is None:
         return WavelengthZero(0.0, 0.0, np.inf, False, 0, np.zeros(0), np.zeros(0), np.zeros(0))
     return zero_from_template(sky, *templates)
@@ -103,6 +104,7 @@ def extract_exposure(
     *,
     sky_lines: np.ndarray,
     templates=None,
+    response=None,
     rounds: int = 2,
 ) -> ScienceExtraction:
     """Extract a science frame.
@@ -114,7 +116,7 @@ def extract_exposure(
     noise : (ny, 1) [e-]
     wavelength, lsf, throughput : (nf, nx) of the calibrations
     positions : (nf, 2) [arcsec]
-    sky_lines : (n,) [A]; templates : see `zero_of`
+    sky_lines : (n,) [A]; templates : see `zero_of`; response : see `zero_from_lines`
     rounds : int
         Rounds of sky prediction and cosmic rays.
     """
@@ -158,7 +160,7 @@ def extract_exposure(
         # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
         result = extract(image, noise, bad | cosmics, moved, background=background, start=expected)
     if sky is not None:
-        zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates)
+        zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response)
         waves = corrected_wavelength(sky, zero)
         if not zero.used:
             decisions.append(

@@ -375,9 +375,7 @@ class _Builder:
         """What of the night's standards a stage may read: id of the task -> observation and exposure."""
         if stage.hopes != "profile_from":
             return {}
-        return {
-            task_id(stage.name, channel.name, e.obsid, e.exp): f"{e.obsid:07d}_exp{e.exp:02d}" for e in profiles
-        }
+        return {task_id(stage.name, channel.name, e.obsid, e.exp): f"{e.obsid:07d}_exp{e.exp:02d}" for e in profiles}
 
     def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
         if "sci" not in stage.frames:
