@@ -17,7 +17,7 @@ from reduce_factory import (
 )
 
 from panacea_nb.instrument import channel
-from panacea_nb.reduce.exposure import extract_exposure, gap_pedestal, hit_samples, reference_sigma, zero_of
+from panacea_nb.reduce.exposure import extract_exposure, hit_samples, reference_sigma, zero_of
 from panacea_nb.reduce.maskbits import DQ
 from panacea_nb.reduce.trace import SCATTER_SIGMAS, ScatterModel, gap_pixels
 
@@ -105,22 +105,6 @@ def test_saturated_pixels_mark_their_samples(result):
     assert set(marked[:, 1]) == {200}
     assert 30 in marked[:, 0]
     assert len(marked) <= 2
-
-
-def test_pedestal_of_each_half():
-    rng = np.random.default_rng(602)
-    image = rng.normal(0, 3, (400, 100))
-    image[:200] += 1.5
-    gap = np.zeros(image.shape, bool)
-    gap[150:250] = True
-    image[160, 10:20] += 500
-    level = gap_pedestal(image, nothing(image), gap, np.full((400, 1), 3.0))
-    assert level.shape == (400, 1)
-    assert level[:200] == pytest.approx(1.5, abs=0.15)
-    assert not level[200:].any()
-    # Far beyond what a bias does, it is light and not a pedestal.
-    assert not gap_pedestal(image + 100, nothing(image), gap, np.full((400, 1), 3.0)).any()
-    assert not gap_pedestal(image, ~nothing(image), gap, np.full((400, 1), 3.0)).any()
 
 
 def test_samples_within_two_rows_of_a_pixel(setup):

@@ -11,12 +11,12 @@ from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .maskbits import DQ
+from .rowlevel import row_levels
 from .sky import SkyError, SkyModel, fit_sky
-from .trace import ScatterModel, gap_pixels, scattered_light
+from .trace import ScatterModel, scattered_light
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
-PEDESTAL_SIGMA = 4.0  # a residual level between the fibres' groups is taken out when it is as significant as this
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,6 @@ class ScienceExtraction:
     zero: WavelengthZero | None
     chi: float
     decisions: list[Decision] = field(default_factory=list)
-
-
-def gap_pedestal(image: np.ndarray, bad: np.ndarray, gap: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Level left between the fibres' groups in each half of the chip [e-], (ny, 1); 0 where it is not significant.
-
-    A bias that has moved since the bias frames lifts the whole amplifier.
-    """
-    ny = image.shape[0]
-    result = np.zeros((ny, 1), np.float32)
-    for rows in (slice(0, ny // 2), slice(ny // 2, ny)):
-        take = gap[rows] & ~bad[rows]
-        if take.sum() < 500:
-            continue
-        values = image[rows][take]
-        middle = np.median(values)
-        spread = 1.4826 * np.median(np.abs(values - middle))
-        kept = values[np.abs(values - middle) < 4 * spread]
-        level, error = float(kept.mean()), float(spread / np.sqrt(kept.size))
-        if abs(level) > PEDESTAL_SIGMA * error and abs(level) < 5 * float(noise[rows].mean()):
-            result[rows] = level
-    return result
 
 
 def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None, response=None) -> WavelengthZero:
@@ -128,8 +107,8 @@ def extract_exposure(
     if not flexure.converged:
         decisions.append(Decision("ROWFLEX", "the shift of the fibres across dispersion did not converge", "warn"))
     background = scattered_light(scatter, rough.model)
-    gap = gap_pixels(moved, image.shape[0])
-    background = background + gap_pedestal(image - background, bad | first.mask, gap, np.asarray(noise))
+    levels = row_levels(image - background, noise, bad | first.mask, moved, rough.model)
+    background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
     cosmics, result = tracks.mask, tracks.extraction
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
