@@ -165,6 +165,31 @@ def _shift_terms(nf: int, nx: int) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(-1, 1, nf)[:, None], np.linspace(-1, 1, nx)[None, :]
 
 
+def _slit_equations(
+    shift: np.ndarray, width: np.ndarray, weight: np.ndarray, rest: np.ndarray, f_axis: np.ndarray, x_axis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal equations (6, 6), (6,) of shifts and widths across the slit, each as f, f x and f^2 - 1/3.
+
+    ``shift`` and ``width`` (nf, nx) are the derivatives of the model.  The terms are products of a function of the fibre and a
+    power of the column, so that sums over columns come first and no (6, nf, nx) array is made.
+    """
+    f = f_axis[:, 0]
+    across, along = np.stack([f, f, f**2 - 1 / 3]), (0, 1, 0)
+    powers = x_axis[0][:, None] ** np.arange(3)
+    normal, rhs = np.zeros((6, 6)), np.zeros(6)
+    parts = (shift, width)
+    for i, a in enumerate(parts):
+        weighted = weight * a
+        right = (weighted * rest) @ powers
+        rhs[3 * i : 3 * i + 3] = [across[k] @ right[:, along[k]] for k in range(3)]
+        for j, b in enumerate(parts):
+            sums = (weighted * b) @ powers
+            for k in range(3):
+                for m in range(3):
+                    normal[3 * i + k, 3 * j + m] = (across[k] * across[m]) @ sums[:, along[k] + along[m]]
+    return normal, rhs
+
+
 def fit_sky(
     amplitude: np.ndarray,
     variance: np.ndarray,
@@ -205,7 +230,7 @@ def fit_sky(
     base_weight = np.where(usable, 1.0 / np.maximum(variance, 1e-9), 0.0)
     dispersion = np.gradient(wavelength, axis=1)
     lam = wavelength.copy()
-    extra, _ = reference_variance(wavelength, lsf, alive)
+    extra = arc_extra = reference_variance(wavelength, lsf, alive)[0]
     gradient = np.ones(nf)
     step = knot_step(wavelength)
     limits = float(wavelength.min()) - 3, float(wavelength.max()) + 3
@@ -251,24 +276,14 @@ def fit_sky(
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
         basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
-        gradient = fit_plane(basis, level, error, chosen)
-        gradient /= np.mean(gradient[may])
+        before, gradient = gradient, fit_plane(basis, level, error, chosen)
+        gradient = gradient / np.mean(gradient[may])
         # Wavelength shift and line width across the slit, linearised about the current model.
         slope, curve = spectrum.derivatives(lam)
         px = dispersion
-        columns = [
-            slope * px * factor * f_axis, slope * px * factor * f_axis * x_axis, slope * px * factor * (f_axis**2 - 1 / 3),
-            0.5 * curve * px**2 * factor * f_axis, 0.5 * curve * px**2 * factor * f_axis * x_axis,
-            0.5 * curve * px**2 * factor * (f_axis**2 - 1 / 3),
-        ]  # fmt: skip
-        design = np.stack([c.ravel() for c in columns])
-        wr = weight.ravel()
-        take = wr > 0
-        dw = design[:, take] * wr[take]
         # The fitted spectrum has taken its share of each term; without it the terms are what is left over the mean of the fibres.
-        model_now = spectrum(lam, extra) * throughput * dispersion * gradient[:, None]
-        normal = dw @ design[:, take].T
-        rhs = dw @ (data - model_now).ravel()[take]
+        rest = data - model * (gradient / before)[:, None]
+        normal, rhs = _slit_equations(slope * px * factor, 0.5 * curve * px**2 * factor, weight, rest, f_axis, x_axis)
         scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
         solution = np.linalg.lstsq(normal / np.outer(scale, scale), rhs / scale, rcond=1e-6)[0] / scale
         uncertainty = 1.0 / scale
@@ -277,9 +292,8 @@ def fit_sky(
         width_coef += np.clip(solution[3:], -1.0, 1.0)
         shift = shift_coef[0] * f_axis + shift_coef[1] * f_axis * x_axis + shift_coef[2] * (f_axis**2 - 1 / 3)
         lam = wavelength + shift * px
-        extra, _ = reference_variance(wavelength, lsf, alive)
         extra = (
-            extra
+            arc_extra
             + (width_coef[0] * f_axis + width_coef[1] * f_axis * x_axis + width_coef[2] * (f_axis**2 - 1 / 3)) * px**2
         )
     level, error = fiber_levels(data, np.where(stray, 0, base_weight), model)
