@@ -15,6 +15,7 @@ from ..instrument import LENSLET_PITCH
 
 N_CHUNKS = 24  # wavelength bins in which the shape of the source is fitted
 SUBPOINTS = 3  # per side of a lenslet (Gauss-Legendre), to integrate the PSF over its area: exact to 0.1 %
+MAP_CHUNKS = 3  # bins that share the profiles of the detection map
 FAR = 2.5  # arcsec from the source, beyond which two points per side suffice
 SEEING_EXPONENT = (-0.2, 0.05)  # FWHM ~ wavelength^q: Kolmogorov's q and its scatter
 MOFFAT_BETA = (3.5, 0.6)  # prior of the Moffat exponent
@@ -223,11 +224,14 @@ def detection_map(
     gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
     dx, dy = refraction.offset(wave, wave_ref)
     by_chunk = np.zeros((wave.size, gx.size))
-    for k in range(wave.size):
-        p = lenslet_fractions(positions, gx + dx[k], gy + dy[k], np.full(gx.size, fwhm), MOFFAT_BETA[0], 1)
-        w = 1.0 / variances[k]
-        norm = (p**2) @ w
-        by_chunk[k] = (p @ (means[k] * w)) / np.sqrt(np.maximum(norm, 1e-300))
+    for first in range(0, wave.size, MAP_CHUNKS):
+        # Refraction moves the source by a tenth of its width over a few chunks: they share one set of profiles.
+        block = slice(first, min(first + MAP_CHUNKS, wave.size))
+        at = gx + dx[block].mean(), gy + dy[block].mean()
+        p = lenslet_fractions(positions, *at, np.full(gx.size, fwhm), MOFFAT_BETA[0], 1)
+        w = 1.0 / variances[block]
+        norm = (p**2) @ w.T
+        by_chunk[block] = ((p @ (means[block] * w).T) / np.sqrt(np.maximum(norm, 1e-300))).T
     # Chunks add up in inverse variance of the flux, with the S/N that a flat spectrum would have.
     scale = np.array(
         [
