@@ -133,12 +133,12 @@ def test_emission_lines_that_nobody_predicted_are_no_spikes(flux, sigma):
     phases = [(f, 60 + 7.0 * f + f / NF, flux) for f in range(NF)]
     data, variance, _ = samples(rng, phases, sigma)
     good = np.ones(data.shape, bool)
-    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good)
+    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good)[0]
     spikes = find_spikes(data, variance, good, predicted)
     assert spikes.sum() <= 1
     # A ray of one column beside the line is found all the same.
     data[7, 150] += 20 * np.sqrt(data[7, 150] + 25)
-    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good)
+    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good)[0]
     assert find_spikes(data, variance, good, predicted)[7, 150]
 
 
@@ -176,7 +176,7 @@ def test_source_light_is_continuum_and_lines_but_not_noise_nor_spikes():
     truth[9] = 600 * pixel_gaussian(x, np.array(180.3), np.array(1.9))
     rest = truth + sigma * rng.normal(size=truth.shape)
     rest[20, 300] += 2000
-    found = smooth_source(rest, sigma, np.ones(rest.shape, bool))
+    found = smooth_source(rest, sigma, np.ones(rest.shape, bool))[0]
     assert np.abs(found - truth)[4, 25:-25].mean() < 2.0
     assert found[9, 178:183].max() > 0.5 * truth[9].max()
     assert np.abs(found[20, 295:306]).max() < 10

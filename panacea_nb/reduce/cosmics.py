@@ -15,6 +15,7 @@ PROFILE_ERROR = 0.05  # of the local peak of the model: what the profile may be 
 ROUNDS = 4
 SPIKE_SIGMA = 6.0  # excess of a sample over the prediction
 SPIKE_RATIO = 1.6  # a line as narrow as the LSF falls to 1/1.6 or more two pixels from its peak
+SURE = 4.0  # sigma of a running median that is light without doubt
 PEAK_RATIO = 1.145  # of a line of 4.5 px FWHM, to the geometric mean of the samples beside
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 
@@ -77,8 +78,17 @@ def find_tracks(
     return CosmicResult(cosmic, result)
 
 
-def smooth_source(rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window: int = 41) -> np.ndarray:
-    """What the fibres hold beyond the sky: a running median (continuum) where it is significant, else its mean."""
+def smooth_source(
+    rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window: int = 41
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the fibres hold beyond the sky: a running median (continuum) and lines.
+
+    Returns
+    -------
+    likely : (nf, nx), with everything that may be light: what stands above it is a cosmic ray
+    sure : (nf, nx), the part of it that cannot be noise, for the weights of an extraction: a weight that follows the noise, if only
+        that of a few neighbours, biases faint light low
+    """
     filled = np.where(good, rest, 0.0).astype(np.float32)
     continuum = median_filter(filled, size=(1, window), mode="nearest")
     continuum = uniform_filter1d(continuum, window // 2, axis=1, mode="nearest")
@@ -88,7 +98,10 @@ def smooth_source(rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window:
     # The median clips a peak by up to a quarter: a Gaussian stands by a fixed factor above the mean of its two neighbours.
     sides = np.maximum(np.pad(filled - continuum, ((0, 0), (1, 1)), mode="edge"), 0)
     peak = PEAK_RATIO * np.sqrt(sides[:, :-2] * sides[:, 2:])
-    return continuum + np.where(line > 2.0 * noise / np.sqrt(5) * 1.25, np.maximum(line, peak), 0.0)
+    line_noise, light = noise / np.sqrt(5) * 1.25, np.maximum(line, peak)
+    seen = continuum > SURE * 1.25 * uniform_filter1d(sigma, window, axis=1, mode="nearest") / np.sqrt(window)
+    sure = np.where(seen, continuum, 0.0) + np.where(line > SURE * line_noise, light, 0.0)
+    return continuum + np.where(line > 2.0 * line_noise, light, 0.0), sure
 
 
 def find_spikes(

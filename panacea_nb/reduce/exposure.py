@@ -131,13 +131,14 @@ def extract_exposure(
             decisions.append(Decision("NOSKYFIT", f"no sky for cosmic rays and wavelength zero: {error}", "warn"))
             break
         native = sky.native()
-        rest = smooth_source(result.amplitude - native, np.sqrt(result.variance), good)
-        predicted = np.where(model.alive[:, None], np.maximum(native + rest, 0), 0)
+        likely, sure = smooth_source(result.amplitude - native, np.sqrt(result.variance), good)
+        predicted = np.where(model.alive[:, None], np.maximum(native + likely, 0), 0)
         expected = moved.image(predicted, image.shape[0])
         spikes = find_spikes(result.amplitude, result.variance, good, predicted)
         cosmics = cosmics | mask_spikes(spikes, image, expected, floor, background, moved)
         # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
-        result = extract(image, noise, bad | cosmics, moved, background=background, start=expected)
+        light = moved.image(np.where(model.alive[:, None], np.maximum(native + sure, 0), 0), image.shape[0])
+        result = extract(image, noise, bad | cosmics, moved, background=background, start=light)
     if sky is not None:
         zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response)
         waves = corrected_wavelength(sky, zero)

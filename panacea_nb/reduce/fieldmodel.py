@@ -143,7 +143,7 @@ def model_field(
                     )
                 )
         # What neither sky nor source explains and no line could be: cosmic rays that the image did not show.
-        local = smooth_source(rest - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
+        local, _ = smooth_source(rest - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
         predicted = native + source_native + local
         spikes = find_spikes(amplitude, variance, good, predicted)
         mask[spikes] |= np.uint8(DQ.OUTLIER)
