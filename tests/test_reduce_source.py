@@ -290,3 +290,15 @@ def test_wavelength_without_any_fibre_is_zero():
     spectrum = extract_source(shape, data, variance, sky, good)
     assert (spectrum.flux[77], spectrum.error[77], spectrum.sky[77], spectrum.share[77]) == (0, 0, 0, 0)
     assert (spectrum.error[:77] > 0).all()
+
+
+@pytest.mark.parametrize(("fwhm", "steepness"), [(2.0, 0.5), (3.0, 1.5), (4.0, 6.0)])
+def test_light_of_a_disk_is_all_in_the_field_and_falls_as_it_should(fwhm, steepness):
+    positions = rows_of_lenslets(101)
+    share = lenslet_fractions(positions, np.zeros(1), np.zeros(1), np.array([fwhm]), steepness, disk=True)[0]
+    assert share.sum() == pytest.approx(1.0, abs=2e-3)
+    fine = np.array([[0.0, 0.0], [fwhm / 2, 0.0], [20.0, 0.0], [22.0, 0.0]])
+    at = lenslet_fractions(fine, np.zeros(1), np.zeros(1), np.array([fwhm]), steepness, 1, disk=True)[0]
+    assert at[1] / at[0] == pytest.approx(0.5, rel=1e-6)
+    scale = fwhm / 2 / np.sqrt((1 + np.log(2) / steepness) ** 2 - 1) / steepness  # of the exponential far out
+    assert np.log(at[2] / at[3]) == pytest.approx(2.0 / scale, rel=0.02)

@@ -16,8 +16,8 @@ from .spline import fit_common
 
 SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (its model errs by some per cent)
 MIN_SKY_FIBERS = 60
-EXTENDED_BETA = (3.5, 0.1)  # Moffat exponent and its prior width for extended objects
-EXTENDED_SEEING = (3.0, 1.5)  # arcsec
+DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
+DISK_FWHM = (3.0, 1.5)  # arcsec
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
 FTF_TERMS = 3  # Legendre terms along the channel of that correction
 
@@ -117,11 +117,10 @@ def model_field(
         )
         source_native = np.zeros((nf, nx))
         if source is not None and source.extended and fixed is None:
-            # Free wings of an extended object would be taken for sky, or the sky for its wings: they are held to a steep fall,
-            # which follows the exponential profile of a disk as far as the field reaches.
+            # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
             source, _ = find_source(
                 positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=sky.level_scatter,
-                beta=EXTENDED_BETA, seeing=EXTENDED_SEEING, elliptical=True,
+                beta=DISK_STEEPNESS, seeing=DISK_FWHM, disk=True,
             )  # fmt: skip
             text = (
                 f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest"

@@ -23,6 +23,9 @@ BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: widt
 BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
 FWHM_LIMITS = (0.7, 5.0)
+BETA_LIMITS = (1.8, 8.0)
+DISK_FWHM_LIMITS = (0.9, 10.0)
+DISK_LIMITS = (0.3, 8.0)  # from an exponential with a cusp to nearly a Gaussian
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 SYSTEMATIC = 0.003  # of the sky per fibre: flat and sky errors that do not average over wavelength
@@ -48,6 +51,7 @@ class PointSource:
     chunk_wave, chunk_flux, chunk_error : (n,) source flux by chunk, unit of the data
     decisions : list of Decision
     shear : ellipticity of an extended object's model; 0, 0 for a point source
+    disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
     """
 
     x: float
@@ -65,11 +69,12 @@ class PointSource:
     chunk_error: np.ndarray
     decisions: list[Decision] = field(default_factory=list)
     shear: tuple[float, float] = (0.0, 0.0)
+    disk: bool = False
 
     @property
     def extended(self) -> bool:
         """Whether the fitted shape is no star's: wider than any seeing the telescope works in, or with the wings of a galaxy."""
-        return self.fwhm > MAX_SEEING or self.beta < MIN_BETA
+        return self.disk or self.fwhm > MAX_SEEING or self.beta < MIN_BETA
 
 
 def profile_prior(measured: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], Decision]:
@@ -110,8 +115,8 @@ class Refraction:
 
 
 @njit(cache=True)
-def _moffat_means(px, py, x, y, alpha2, beta, near, near_weight, far, far_weight, e1, e2):
-    """Mean of a Moffat over each lenslet, (n, nf), by quadrature in both directions; e1, e2 shear it at constant area.
+def _profile_means(px, py, x, y, alpha2, beta, disk, near, near_weight, far, far_weight, e1, e2):
+    """Mean of a Moffat, or of a disk, over each lenslet, (n, nf), by quadrature in both directions; e1, e2 shear it.
 
     ``near``, ``far`` are offsets [arcsec] of the points from a lenslet's centre with their weights; the latter serve beyond `FAR`.
     """
@@ -129,7 +134,8 @@ def _moffat_means(px, py, x, y, alpha2, beta, near, near_weight, far, far_weight
                 for b in range(point.size):
                     dy = y0 + point[b]
                     r2 = norm * ((1.0 - e1) * dx * dx - 2.0 * e2 * dx * dy + (1.0 + e1) * dy * dy)
-                    total += weight[a] * weight[b] * np.exp(-beta * np.log(1.0 + r2 * inverse))
+                    u = 1.0 + r2 * inverse
+                    total += weight[a] * weight[b] * np.exp(-beta * (np.sqrt(u) - 1.0 if disk else np.log(u)))
             out[i, f] = total
     return out
 
@@ -142,18 +148,24 @@ def lenslet_fractions(
     beta: float,
     subpoints: int = SUBPOINTS,
     shear: tuple[float, float] = (0.0, 0.0),
+    disk: bool = False,
 ) -> np.ndarray:
     """Share of a Moffat source's light in each lenslet, (n, nf), for n positions and widths.
 
     The lenslets tile the field; the sum over an endless field is one, so that light outside the field is accounted for.
     Moffat (1969, A&A 3, 455), integrated over ``subpoints`` x ``subpoints`` Gauss-Legendre points of each lenslet.  ``shear``
-    makes it elliptical at constant area.
+    makes it elliptical at constant area.  A ``disk`` falls as exp(-beta (sqrt(1 + (r/alpha)^2) - 1)): exponential far out, as
+    galaxies do, round in its core, as the seeing makes them.
     """
-    alpha2 = np.broadcast_to((np.asarray(fwhm, float) / 2) ** 2 / (2 ** (1 / beta) - 1), np.shape(x)).copy()
+    half = (1 + np.log(2) / beta) ** 2 - 1 if disk else 2 ** (1 / beta) - 1
+    alpha2 = np.broadcast_to((np.asarray(fwhm, float) / 2) ** 2 / half, np.shape(x)).copy()
+    total_light = 2 * np.pi * alpha2 * (1 / beta + 1 / beta**2) if disk else np.pi * alpha2 / (beta - 1)
     px, py = np.ascontiguousarray(positions[:, 0], float), np.ascontiguousarray(positions[:, 1], float)
     points = (*_quadrature(subpoints), *_quadrature(min(2, subpoints)))
-    mean = _moffat_means(px, py, np.asarray(x, float), np.asarray(y, float), alpha2, float(beta), *points, *shear)
-    return mean * ((beta - 1) / (np.pi * alpha2) * LENSLET_PITCH**2)[:, None]
+    mean = _profile_means(
+        px, py, np.asarray(x, float), np.asarray(y, float), alpha2, float(beta), disk, *points, *shear
+    )
+    return mean * (LENSLET_PITCH**2 / total_light)[:, None]
 
 
 @lru_cache
@@ -246,11 +258,11 @@ def detection_map(
     return xs, ys, snr.reshape(shape), by_chunk.reshape(-1, *shape)
 
 
-def _shapes(par, positions, wave, wave_ref, refraction):
+def _shapes(par, positions, wave, wave_ref, refraction, disk=False):
     x, y, log_fwhm, exponent, beta, *shear = par
     dx, dy = refraction.offset(wave, wave_ref)
     fwhm = np.exp(log_fwhm) * (wave / wave_ref) ** exponent
-    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=tuple(shear) or (0.0, 0.0))
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=tuple(shear) or (0.0, 0.0), disk=disk)
 
 
 def _chunk_fluxes(shape, means, weight):
@@ -272,12 +284,14 @@ def fit_point_source(
     fixed: bool = False,
     beta: tuple[float, float] = MOFFAT_BETA,
     seeing: tuple[float, float] = SEEING_PRIOR,
-    elliptical: bool = False,
+    disk: bool = False,
 ) -> PointSource:
     """Fit position, width and shape of one source to all chunks together; the chunks' fluxes are free.
 
-    Refraction is held at the instrument's table; the exponents have priors, which decide where the light cannot.
+    Refraction is held at the instrument's table; the exponents have priors, which decide where the light cannot.  With ``disk`` an
+    elliptical disk is fitted instead of a Moffat, and ``beta``, ``seeing`` are the priors of its steepness and FWHM.
     """
+    shape_limits, fwhm_limits = (DISK_LIMITS, DISK_FWHM_LIMITS) if disk else (BETA_LIMITS, FWHM_LIMITS)
     weight = np.where(np.isfinite(variances), 1.0 / variances, 0.0)
     root = np.sqrt(weight)
     # A bright star's residuals are those of the model, not of the photons: a floor of 2 % of the local light.
@@ -290,7 +304,7 @@ def fit_point_source(
 
     def residuals(p):
         par = np.array([start[0], start[1], *p]) if fixed else p
-        shape = _shapes(par, positions, wave, wave_ref, refraction)
+        shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
         flux, _ = _chunk_fluxes(shape, means, limited**2)
         rest = ((means - flux[:, None] * shape) * limited).ravel()
         priors = [
@@ -301,10 +315,10 @@ def fit_point_source(
         ]
         return np.concatenate([rest, priors])
 
-    tail = [np.log(min(max(seeing[0], FWHM_LIMITS[0] * 1.05), FWHM_LIMITS[1] * 0.95)), SEEING_EXPONENT[0], beta[0]]
-    low = [np.log(FWHM_LIMITS[0]), -0.5, 1.8]
-    high = [np.log(FWHM_LIMITS[1]), 0.1, 8.0]
-    if elliptical:
+    tail = [np.log(min(max(seeing[0], fwhm_limits[0] * 1.05), fwhm_limits[1] * 0.95)), SEEING_EXPONENT[0], beta[0]]
+    low = [np.log(fwhm_limits[0]), -0.5, shape_limits[0]]
+    high = [np.log(fwhm_limits[1]), 0.1, shape_limits[1]]
+    if disk:
         tail, low, high = [*tail, 0.0, 0.0], [*low, -0.6, -0.6], [*high, 0.6, 0.6]
     if fixed:
         p0, bounds = np.array(tail), (low, high)
@@ -313,7 +327,7 @@ def fit_point_source(
         bounds = ([start[0] - 1.2, start[1] - 1.2, *low], [start[0] + 1.2, start[1] + 1.2, *high])
     fit = least_squares(residuals, p0, bounds=bounds, loss="soft_l1", f_scale=3.0, x_scale="jac", max_nfev=60)
     par = np.array([start[0], start[1], *fit.x]) if fixed else fit.x
-    shape = _shapes(par, positions, wave, wave_ref, refraction)
+    shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
     flux, error = _chunk_fluxes(shape, means, weight)
     n_data = int((weight > 0).sum())
     chi = float(np.sum(((means - flux[:, None] * shape) * root) ** 2) / max(1, n_data - wave.size - fit.x.size))
@@ -323,7 +337,7 @@ def fit_point_source(
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4]}
     decisions = []
-    if np.exp(par[2]) < FWHM_LIMITS[0] * 1.02 or np.exp(par[2]) > FWHM_LIMITS[1] * 0.98:
+    if np.exp(par[2]) < fwhm_limits[0] * 1.02 or np.exp(par[2]) > fwhm_limits[1] * 0.98:
         decisions.append(Decision("PSFLIMIT", f"seeing fit ended at its limit ({np.exp(par[2]):.2f} arcsec)", "warn"))
     inside = np.min(np.hypot(positions[:, 0] - par[0], positions[:, 1] - par[1]))
     if inside > LENSLET_PITCH:
@@ -337,7 +351,7 @@ def fit_point_source(
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
-        tuple(float(v) for v in par[5:]) or (0.0, 0.0),
+        tuple(float(v) for v in par[5:]) or (0.0, 0.0), disk,
     )  # fmt: skip
 
 
@@ -355,7 +369,7 @@ def find_source(
     beta: tuple[float, float] = MOFFAT_BETA,
     seeing: tuple[float, float] = SEEING_PRIOR,
     systematic: float = SYSTEMATIC,
-    elliptical: bool = False,
+    disk: bool = False,
 ) -> tuple[PointSource | None, dict]:
     """Look for the brightest source of the field.
 
@@ -423,7 +437,7 @@ def find_source(
         snr=best,
         beta=beta,
         seeing=seeing,
-        elliptical=elliptical,
+        disk=disk,
     )
     return source, search
 
@@ -460,7 +474,7 @@ def source_shapes(
     """Share of the source's light in each fibre at each wavelength, (nf, nw), interpolated between nodes."""
     nodes = np.linspace(wave.min(), wave.max(), n_nodes)
     par = (source.x, source.y, np.log(source.fwhm), source.exponent, source.beta, *source.shear)
-    at = _shapes(par, positions, nodes, source.wave_ref, refraction)
+    at = _shapes(par, positions, nodes, source.wave_ref, refraction, source.disk)
     s = (np.asarray(wave) - nodes[0]) / (nodes[1] - nodes[0])
     k = np.clip(np.floor(s).astype(int), 0, n_nodes - 2)
     r = s - k
