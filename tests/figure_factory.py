@@ -172,7 +172,7 @@ def field_model(noise: float = 1.0, source: PointSource | None = None, n_sky: in
     good = np.isfinite(amplitude) & alive[:, None]
     search = {"best": 12.3}
     mask = np.zeros(native.shape, np.uint8)
-    field = FieldModel(sky, source, np.zeros_like(native), search, mask, np.ones_like(native), None)
+    field = FieldModel(sky, source, None, np.zeros_like(native), search, mask, np.ones_like(native), None)
     return field, amplitude, native.copy(), good, alive
 
 
@@ -216,7 +216,7 @@ def calibrated(source: PointSource | None = None, dead: tuple[int, ...] = (7,), 
     dq = np.zeros(sky.shape, np.uint8)
     collapsed = 1e-18 * rng.normal(size=shape)
     return Calibrated(
-        grid, np.full(grid.size, 5e-11), np.zeros_like(sky), sky, errors, dq, np.zeros(3), source, search, spectrum,
+        grid, np.full(grid.size, 5e-11), np.zeros_like(sky), sky, errors, dq, np.zeros(3), source, None, search, spectrum,
         4.5e-17, table, 7425.0, 10.0, positions, alive, {}, spaxels, collapsed, np.ones_like(sky), None,
     )  # fmt: skip
 

@@ -62,7 +62,13 @@ def exposure(star, seed=701):
         "sky": sky, "sky_variance": 1e-3 * sky, "wavelength": WAVE, "factor": factor, "gradient": np.ones(NF),
         "extra": np.zeros(WAVE.shape), "coef": spectrum.coef, "mask": mask,
     }  # fmt: skip
-    meta = {"start": spectrum.start, "step": spectrum.step, "level_scatter": 0.003}
+    meta = {
+        "start": spectrum.start,
+        "step": spectrum.step,
+        "level_scatter": 0.003,
+        "beta_prior": (3.5, 0.6),
+        "companion": None,
+    }
     alive = np.arange(NF) != DEAD
     cal = SimpleNamespace(alive=alive, lsf=np.full(WAVE.shape, 1.9), positions=POSITIONS)
     return cal, {"amplitude": amplitude, "variance": variance}, Bundle(arrays, meta)
@@ -182,3 +188,20 @@ def test_fixed_position_needs_both_coordinates():
     assert FluxOptions(source_x=1.0).fixed is None
     assert FluxOptions(source_x=1.0, source_y=-2.0).fixed == (1.0, -2.0)
     assert FluxOptions().fixed is None
+
+
+def test_second_source_is_told_from_the_first():
+    """A third of the star's light, 1.9 arcsec beside it: without its model the star would get a tenth of it."""
+    cal, spectra, sky = exposure(800.0 * star_share() + 270.0 * star_share(2.0, 0.4))
+    middle = 0.5 * (FACTS.wave_min + FACTS.wave_max)
+    same = {"wave_ref": middle, "fwhm": 1.6, "exponent": -0.2, "beta": 3.5, "snr": 99.0}
+    sky.meta["source"] = {"x": 0.3, "y": -0.4, **same}
+    sky.meta["companion"] = {"x": 2.0, "y": 0.4, **same}
+    result = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())
+    ratio = (result.spectrum.flux / (800.0 * SCALE.factor * RESPONSE))[INNER]
+    assert np.mean(ratio) == pytest.approx(1.0, abs=0.02)
+    assert (result.source.x, result.source.y) == pytest.approx((0.3, -0.4), abs=0.03)
+    assert "COMPANION" in [d.code for d in result.decisions]
+    sky.meta["companion"] = None
+    alone = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())
+    assert np.mean((alone.spectrum.flux / (800.0 * SCALE.factor * RESPONSE))[INNER]) > 1.04

@@ -200,3 +200,25 @@ def test_bits_that_forbid_the_use_of_a_sample():
     assert sum(forbidden) == UNUSABLE
     assert set(DESCRIPTIONS) == {bit.name for bit in DQ}
     assert [int(bit) for bit in DQ] == [1 << k for k in range(8)]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two stars 3 arcsec apart, the second with a tenth of the first one's light: (model, sky, their light)."""
+    first, second = 9000.0 * share_of(0.6, -0.5), 900.0 * share_of(-2.1, 0.8)
+    data, variance, sky = observe(np.random.default_rng(420), first + second)
+    return run(data, variance, beta=(BETA, 0.2)), sky, (first + second) * UNIT
+
+
+def test_second_source_is_found_and_neither_is_taken_for_sky(pair):
+    model, sky, light = pair
+    assert model.companion is not None
+    assert (model.companion.x, model.companion.y) == pytest.approx((-2.1, 0.8), abs=0.06)
+    assert (model.source.x, model.source.y) == pytest.approx((0.6, -0.5), abs=0.01)
+    assert model.source_native.sum() == pytest.approx(light.sum(), rel=0.02)
+    assert "COMPANION" in [d.code for d in model.decisions]
+    assert abs(bias(model, sky)) < 0.004
+
+
+def test_one_star_has_no_companion(star):
+    assert star[0].companion is None

@@ -115,4 +115,11 @@ def own_cards(
             ("SRCCHI", source.chi, "reduced chi-square of the source model"),
             ("SRCFIXED", source.fixed, "position given by the user"),
         ]
+    second = result.companion
+    if second is not None:
+        cards += [
+            ("SOURCX2", second.x, "[arcsec] IFU x of a second source at SOURCEW"),
+            ("SOURCY2", second.y, "[arcsec] IFU y of a second source at SOURCEW"),
+            ("SNR2", second.snr, "of the second source"),
+        ]
     return cards

@@ -9,11 +9,12 @@ import numpy as np
 
 from ..decisions import Decision
 from ..instrument import channel as find_channel
+from .companion import at_wavelength, companion_decision, companion_light, extract_pair, from_dict
 from .cube import Grid, build_cube, collapse, spaxel_grid
 from .fieldmodel import usable_samples
 from .flux import FluxScale
 from .maskbits import DQ
-from .rectify import Rectified, rectify
+from .rectify import rectify
 from .source import ExtractedSpectrum, PointSource, Refraction, extract_source, find_source, source_shapes
 from .spline import CommonSpectrum
 
@@ -48,7 +49,7 @@ class Calibrated:
     grid : (nw,) [A, air]; response : (nw,)
     skysub, sky, error : (nf, nw) [erg/s/cm2/A]; error 0: bad
     dq : (nf, nw) uint8; correlation : (3,)
-    source : PointSource or None; search : dict of the search; spectrum : ExtractedSpectrum (zeros without a source)
+    source, companion : PointSource or None; search : dict of the search; spectrum : ExtractedSpectrum (zeros without a source)
     limit : float, 5-sigma limit of a point source, median over the channel [erg/s/cm2/A]
     refraction : Refraction; centre : float [A] and half_width of the collapse window
     positions : (nf, 2); alive : (nf,)
@@ -65,6 +66,7 @@ class Calibrated:
     dq: np.ndarray
     correlation: np.ndarray
     source: PointSource | None
+    companion: PointSource | None
     search: dict
     spectrum: ExtractedSpectrum
     limit: float
@@ -127,21 +129,17 @@ def calibrate(
     sky_flux = np.where(alive[:, None], sky_density, 0.0) * factor
     dq = even.mask | np.where(alive[:, None], 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
     good = error > 0
-    source, search = _search(
-        positions,
-        grid,
-        skysub,
-        error,
-        sky_flux,
-        good,
-        refraction,
-        centre,
-        even,
-        options,
-        float(sky.meta["level_scatter"]),
-        tuple(sky.meta["beta_prior"]),
-    )
-    spectrum, shapes, limit = _spectrum(source, positions, grid, skysub, error, sky_flux, good, refraction, centre)
+    second = from_dict(sky.meta["companion"]) if options.fixed is None else None
+    second = None if second is None else at_wavelength(second, centre, refraction)
+    field = (positions, grid, skysub, error**2, sky_flux, good, refraction)
+    beside = 0.0 if second is None else companion_light(from_dict(sky.meta["source"]), second, *field)
+    # The chunks' variances take the correlation of neighbouring elements into account.
+    correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
+    source, search = find_source(
+        positions, grid, np.where(good, skysub - beside, 0.0), error**2 * correlated, sky_flux, good, refraction,
+        wave_ref=centre, fixed=options.fixed, beta=tuple(sky.meta["beta_prior"]), systematic=float(sky.meta["level_scatter"]),
+    )  # fmt: skip
+    spectrum, shapes, limit = _spectrum(source, second, field, centre)
     spaxels = spaxel_grid(positions)
     values = [skysub + sky_flux, sky_flux, skysub]
     cubes = dict(
@@ -155,9 +153,11 @@ def calibrate(
     lsf = np.stack(
         [np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])]
     )
+    second = second if source is not None else None
     decisions = list(source.decisions) if source is not None else []
+    decisions += [companion_decision(source, second)] if second is not None else []
     return Calibrated(
-        grid, response, skysub, sky_flux, error, dq, even.correlation, source, search, spectrum, limit, refraction, centre,
+        grid, response, skysub, sky_flux, error, dq, even.correlation, source, second, search, spectrum, limit, refraction, centre,
         options.wavelength_bin, positions, alive, cubes, spaxels, collapsed, lsf, shapes, decisions,
     )  # fmt: skip
 
@@ -174,49 +174,24 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
     return np.where(outside, 0.0, density), variance
 
 
-def _search(
-    positions,
-    grid,
-    skysub,
-    error,
-    sky,
-    good,
-    refraction,
-    centre,
-    even: Rectified,
-    options: FluxOptions,
-    systematic,
-    beta,
-):
-    """Find the source; the chunks' variances take the correlation of neighbouring elements into account."""
-    correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
-    value = np.where(good, skysub, 0.0)
-    return find_source(
-        positions,
-        grid,
-        value,
-        error**2 * correlated,
-        sky,
-        good,
-        refraction,
-        wave_ref=centre,
-        fixed=options.fixed,
-        beta=beta,
-        systematic=systematic,
-    )
-
-
-def _spectrum(source, positions, grid, skysub, error, sky, good, refraction, centre):
+def _spectrum(source: PointSource | None, second: PointSource | None, field: tuple, centre: float):
     """Spectrum of the source, or zeros; shapes; and the 5-sigma limit of a point source in mid-field."""
+    positions, grid, skysub, variance, sky, good, refraction = field
+    data = (skysub, variance, sky, good)
     if source is None:
         zero = np.zeros(grid.size)
         blank = PointSource(0.0, 0.0, centre, 1.5, -0.2, 3.5, 0.0, {}, True, 0.0, zero[:1], zero[:1], zero[:1])
-        shapes = source_shapes(blank, positions, grid, refraction)
-        found = extract_source(shapes, skysub, error**2, sky, good)
-        usable = found.error > 0
-        limit = LIMIT_SIGMA * float(np.median(found.error[usable])) if usable.any() else float("nan")
-        return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, limit
+        found = extract_source(source_shapes(blank, positions, grid, refraction), *data)
+        return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, _limit(found)
     shapes = source_shapes(source, positions, grid, refraction)
-    spectrum = extract_source(shapes, skysub, error**2, sky, good)
+    if second is None:
+        spectrum = extract_source(shapes, *data)
+    else:
+        spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data)
+    return spectrum, shapes, _limit(spectrum)
+
+
+def _limit(spectrum: ExtractedSpectrum) -> float:
+    """What a point source must have to be seen, median over the channel."""
     usable = spectrum.error > 0
-    return spectrum, shapes, LIMIT_SIGMA * float(np.median(spectrum.error[usable])) if usable.any() else float("nan")
+    return LIMIT_SIGMA * float(np.median(spectrum.error[usable])) if usable.any() else float("nan")

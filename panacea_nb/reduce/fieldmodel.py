@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..decisions import Decision
+from .companion import companion_decision, find_companion, to_dict
 from .cosmics import find_spikes, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
@@ -27,7 +28,8 @@ class FieldModel:
     """Attributes
     ----------
     sky : SkyModel
-    source : PointSource or None; ``source_native`` : (nf, nx) [e- per column], its light
+    source, companion : PointSource or None, the brightest source and a second one
+    source_native : (nf, nx) [e- per column], light of both
     search : dict of the last source search (see `find_source`)
     mask : (nf, nx) uint8, with outliers added
     throughput : (nf, nx), corrected where that was asked for
@@ -37,6 +39,7 @@ class FieldModel:
 
     sky: SkyModel
     source: PointSource | None
+    companion: PointSource | None
     source_native: np.ndarray
     search: dict
     mask: np.ndarray
@@ -44,11 +47,15 @@ class FieldModel:
     correction: np.ndarray | None
     decisions: list[Decision] = field(default_factory=list)
 
-    def profile(self) -> dict[str, float]:
-        """The Moffat exponent of the source and its error, for other exposures; NaN where there is no point source."""
-        if self.source is None or self.source.extended:
-            return {"beta": float("nan"), "beta_error": float("nan")}
-        return {"beta": self.source.beta, "beta_error": self.source.error["beta"]}
+    def profile(self) -> dict:
+        """Plain values for other stages and exposures: the sources, and the Moffat exponent of a point source, else NaN."""
+        point = self.source is not None and not self.source.extended
+        return {
+            "beta": self.source.beta if point else float("nan"),
+            "beta_error": self.source.error["beta"] if point else float("nan"),
+            "source": to_dict(self.source),
+            "companion": to_dict(self.companion),
+        }
 
 
 def usable_samples(mask: np.ndarray) -> np.ndarray:
@@ -76,9 +83,9 @@ def model_field(
     beta: tuple[float, float] = MOFFAT_BETA,
     rounds: int = 3,
 ) -> FieldModel:
-    """Fit sky and brightest source in turn.
+    """Fit sky and brightest source in turn, and a second source where there is one.
 
-    The source's model is subtracted before the sky is fitted, and fibres in which it is bright are left out of the sky, so that
+    The sources' model is subtracted before the sky is fitted, and fibres in which it is bright are left out of the sky, so that
     neither eats the other's light.
 
     Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``];
@@ -90,14 +97,17 @@ def model_field(
     mask = mask.copy()
     centre = np.median(wavelength[alive], axis=0)
     source, source_native, exclude, correction = None, np.zeros((nf, nx)), np.zeros(nf, bool), None
+    companion, beside = None, np.zeros((nf, nx))
     sky, search = None, {}
-    for turn in range(rounds):
+    for turn in range(rounds + 1):
+        if turn == rounds and companion is None:
+            break  # two sources push each other about: they get a round more
         sky = fit_sky(
             amplitude, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
             rounds=4 if turn else 3,
         )  # fmt: skip
         native = sky.native()
-        rest = amplitude - native
+        rest = amplitude - native - beside
         unit = sky.factor / sky.gradient[:, None]  # throughput x A per px
         density = np.where(alive[:, None], rest / np.maximum(unit, 1e-9), 0.0)
         spread = np.where(alive[:, None], variance / np.maximum(unit, 1e-9) ** 2, 0.0)
@@ -127,7 +137,19 @@ def model_field(
             )
             decisions = [d for d in decisions if d.code != "EXTENDED"] + [Decision("EXTENDED", text, "info")]
         if source is not None:
-            source_native = source_light(source, rest, variance, good, sky, lsf, positions, refraction, alive, unit)
+            common = (variance, good, sky, lsf, positions, refraction, alive, unit)
+            source_native = source_light(source, rest, *common)
+            if turn and fixed is None:
+                rest = rest + beside
+                scale = 1.0 / np.maximum(unit, 1e-9) * alive[:, None]
+                companion = find_companion(
+                    source, source_native * scale, positions, centre, (rest - source_native) * scale, spread, level, good,
+                    refraction, systematic=sky.level_scatter,
+                )  # fmt: skip
+                beside = np.zeros((nf, nx))
+                if companion is not None:
+                    beside = source_light(companion, rest - source_native, *common)
+                    source_native = source_native + beside
             share = _share(source_native, native, good)
             exclude = share > SOURCE_SHARE
             if (alive & ~exclude).sum() < MIN_SKY_FIBERS:
@@ -142,7 +164,7 @@ def model_field(
                     )
                 )
         # What neither sky nor source explains and no line could be: cosmic rays that the image did not show.
-        local, _ = smooth_source(rest - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
+        local, _ = smooth_source(amplitude - native - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
         predicted = native + source_native + local
         spikes = find_spikes(amplitude, variance, good, predicted)
         mask[spikes] |= np.uint8(DQ.OUTLIER)
@@ -153,7 +175,11 @@ def model_field(
             )
             decisions.append(decision)
     decisions += sky.decisions + (source.decisions if source is not None else [])
-    return FieldModel(sky, source, source_native, search, mask, throughput, correction, list(dict.fromkeys(decisions)))
+    if companion is not None:
+        decisions.append(companion_decision(source, companion))
+    return FieldModel(
+        sky, source, companion, source_native, search, mask, throughput, correction, list(dict.fromkeys(decisions))
+    )
 
 
 def _share(source: np.ndarray, sky: np.ndarray, good: np.ndarray) -> np.ndarray:
