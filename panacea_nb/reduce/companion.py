@@ -11,6 +11,7 @@ from .source import ExtractedSpectrum, PointSource, Refraction, find_source, sou
 
 DETECTION = 8.0  # S/N: what the first source's model leaves is not pure noise
 MODEL_ERROR = 0.05  # of the first source's local light: its model may be wrong by that
+MIN_RATIO = 0.01  # of the first one's light: less beside a bright star may be what no model of it explains
 MIN_SEPARATION = 1.2  # FWHM; closer ones are one source
 SAME_SEEING = 0.1  # arcsec: both are seen through the same air
 SAME_BETA = 0.1
@@ -48,7 +49,8 @@ def find_companion(
         return None
     apart = np.hypot(second.x - first.x, second.y - first.y)
     inside = np.min(np.hypot(positions[:, 0] - second.x, positions[:, 1] - second.y)) < 1.0
-    return second if apart > MIN_SEPARATION * first.fwhm and inside else None
+    ratio = np.median(second.chunk_flux) / max(float(np.median(first.chunk_flux)), 1e-300)
+    return second if apart > MIN_SEPARATION * first.fwhm and inside and ratio > MIN_RATIO else None
 
 
 def companion_decision(first: PointSource, second: PointSource) -> Decision:
