@@ -78,6 +78,14 @@ def find_tracks(
     return CosmicResult(cosmic, result)
 
 
+def _median_of_five(values: np.ndarray) -> np.ndarray:
+    """Running median of five samples along the second axis, by comparisons of shifted images."""
+    a, b, c, d, e = (np.pad(values, ((0, 0), (2, 2)), mode="edge")[:, k : k + values.shape[1]] for k in range(5))
+    low = np.maximum(np.minimum(a, b), np.minimum(c, d))
+    high = np.minimum(np.maximum(a, b), np.maximum(c, d))
+    return np.maximum(np.minimum(low, high), np.minimum(e, np.maximum(low, high)))
+
+
 def smooth_source(
     rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window: int = 41
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -90,10 +98,11 @@ def smooth_source(
         that of a few neighbours, biases faint light low
     """
     filled = np.where(good, rest, 0.0).astype(np.float32)
-    continuum = median_filter(filled, size=(1, window), mode="nearest")
+    # Row by row: the one-dimensional filter is ten times as fast as the same window on an image.
+    continuum = np.stack([median_filter(row, size=window, mode="nearest") for row in filled])
     continuum = uniform_filter1d(continuum, window // 2, axis=1, mode="nearest")
     # Emission lines: what a five-pixel median leaves and the noise cannot explain.
-    line = median_filter(filled - continuum, size=(1, 5), mode="nearest")
+    line = _median_of_five(filled - continuum)
     noise = np.where(sigma > 0, sigma, np.inf)
     # The median clips a peak by up to a quarter: a Gaussian stands by a fixed factor above the mean of its two neighbours.
     sides = np.maximum(np.pad(filled - continuum, ((0, 0), (1, 1)), mode="edge"), 0)
