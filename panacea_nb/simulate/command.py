@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenario", choices=sorted(SCENARIOS), default="test",
         help="what the night holds: demo (a standard and a faint target on LRS2-B), test (default; for each arm a "
         "standard, a faint target twice and a galaxy), full (three targets and a standard per arm), calibrations "
-        "(nothing else)",
+        "(nothing else), stress-... (nights that are hard in the one respect of their name)",
     )  # fmt: skip
     parser.add_argument(
         "--seeing",

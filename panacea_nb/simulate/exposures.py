@@ -86,6 +86,8 @@ def expose(context: Context, plan: ExposurePlan) -> Iterator[Member]:
             row, column, charge = detector.cosmic_rays(plan.exptime, scn.cosmic_rate, rng)
             image[row, column] += charge
         for i, amp_name in enumerate(ch.amps):
+            if (plan.kind, plan.exp, amp_name) in scn.lost:
+                continue
             amp = detector.amplifier(seed, name, amp_name)
             half = None if image is None else image[i * AMP_ROWS : (i + 1) * AMP_ROWS]
             mirrored = amp_name in scn.mirrored
@@ -121,7 +123,7 @@ def target_spectrum(seed: int, target: Target, ch: Channel, sky: str, step: floa
     if target.kind == "standard":
         return light.standard_spectrum(ch, target.name, step)
     shape = stream(seed, "target", target.name)
-    level = shape.uniform(0.5, 1.0) * SKY_LEVEL[sky] / PEAK_FRACTION[target.kind]
+    level = shape.uniform(*target.brightness) * SKY_LEVEL[sky] / PEAK_FRACTION[target.kind]
     rng = stream(seed, "target lines", target.name, ch.name)
     width = 0.5 * (ch.wave_min + ch.wave_max) / ch.resolving_power
     n = 2 if target.kind == "point" else 1
@@ -134,7 +136,7 @@ def target_image(seed: int, plan: ExposurePlan, ch: Channel, refraction: float) 
     """Where the target's light falls in one exposure."""
     target = plan.target
     rng = stream(seed, "place", target.name)
-    x, y = rng.uniform(-1.5, 1.5), rng.uniform(-0.9, 0.9)
+    x, y = target.place or (rng.uniform(-1.5, 1.5), rng.uniform(-0.9, 0.9))
     x0, y0 = _refraction_center(ch.arm)
     x, y = x - x0 + plan.offset[0], y - y0 + plan.offset[1]
     if target.kind != "galaxy":
@@ -172,7 +174,7 @@ def _science(context: Context, plan: ExposurePlan, model: ChannelModel, rng: np.
     sky, field = sky_spectrum(seed, plan, ch, scn.sky, step)
     flux = pixels.sample(sky) * field[:, None]
     spectrum = shape = None
-    if plan.target.arm == ch.arm:
+    if plan.target.arm == ch.arm and plan.target.kind != "blank":
         spectrum = target_spectrum(seed, plan.target, ch, scn.sky, step)
         shape = target_image(seed, plan, ch, scn.refraction)
         flux += pixels.sample(spectrum) * shape.fraction(ch, wave)

@@ -22,6 +22,9 @@ LAMPS = (("Hg", "hg", 30.0), ("Cd", "cd", 30.0), ("FeAr", "fear", 60.0))
 LAYOUTS = ("tar", "night", "night-files", "tree")
 """Ways in which a raw night can lie on disk."""
 
+KINDS = ("standard", "point", "galaxy", "blank")
+"""What a target can be."""
+
 OVERHEAD = 70.0
 """Time [s] between two exposures of an observation."""
 
@@ -39,7 +42,7 @@ class Target:
     name : str
         First part of OBJECT.
     kind : str
-        ``standard``, ``point`` or ``galaxy``.
+        ``standard``, ``point``, ``galaxy`` or ``blank`` (nothing but sky).
     arm : str
         ``B`` or ``R``: the IFU it is on; the other one sees blank sky.
     exptime : float
@@ -47,6 +50,10 @@ class Target:
     n_exposures : int
     program : str
         Programme, empty for none.
+    brightness : tuple of float
+        Points and galaxies: range of the continuum in the brightest fibre, in units of the sky's.
+    place : tuple of float, optional
+        Where it stands on the IFU [arcsec], the pointing error apart; by default anywhere near the middle.
     """
 
     name: str
@@ -55,6 +62,12 @@ class Target:
     exptime: float
     n_exposures: int = 1
     program: str = ""
+    brightness: tuple[float, float] = (0.5, 1.0)
+    place: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ScenarioError(f"Target {self.name}: kind is {self.kind!r}, but must be one of {', '.join(KINDS)}.")
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,8 @@ class Scenario:
         Amplifiers stored with their columns in reverse order and an AMPNAME that says so.
     blank_gain : tuple of str
         Amplifiers whose headers hold 0 for GAIN and RDNOISE.
+    lost : tuple of (str, int, str)
+        Files that never reached the disk: kind of the frame, exposure, amplifier.
     """
 
     targets: tuple[Target, ...] = ()
@@ -115,6 +130,7 @@ class Scenario:
     negative_exptime: bool = False
     mirrored: tuple[str, ...] = ()
     blank_gain: tuple[str, ...] = ()
+    lost: tuple[tuple[str, int, str], ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -143,6 +159,19 @@ def _galaxy(arm: str) -> Target:
     return Target(f"SIMGALAXY{arm}", "galaxy", arm, 900.0, 1, "HET25-1-201")
 
 
+def _stress(*kinds: str, **changes: object) -> Scenario:
+    """Per arm a standard and the targets named, on a night that is hard in one respect."""
+    makers = {
+        "faint": lambda arm: _faint(arm, 2),
+        "galaxy": _galaxy,
+        "bright": lambda arm: replace(_faint(arm, 1, 3), name=f"SIMBRIGHT{arm}", brightness=(100.0, 100.0)),
+        # the outermost fibres stand at 6.2, 3.5 arcsec
+        "edge": lambda arm: replace(_faint(arm, 2, 4), name=f"SIMEDGE{arm}", brightness=(1.0, 2.0), place=(5.8, 1.0)),
+        "blank": lambda arm: Target(f"SIMBLANK{arm}", "blank", arm, 900.0, 1, "HET25-1-105"),
+    }
+    return Scenario(tuple(t for arm in "BR" for t in (_standard(arm), *(makers[k](arm) for k in kinds))), **changes)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "demo": Scenario((_standard("B"), _faint("B", 1))),
     "test": Scenario(tuple(t for arm in "BR" for t in (_standard(arm), _faint(arm, 2), _galaxy(arm)))),
@@ -151,8 +180,17 @@ SCENARIOS: dict[str, Scenario] = {
         n_bias=10, n_twilight=4, n_arc=2, previous_bias=7,
     ),
     "calibrations": Scenario(),
+    "stress-seeing-1.0": _stress("faint", seeing=(1.0, 1.0)),
+    "stress-seeing-2.5": _stress("faint", seeing=(2.5, 2.5)),
+    "stress-bright": _stress("bright"),
+    "stress-moon": _stress("faint", "galaxy", sky="bright"),
+    "stress-edge": _stress("edge"),
+    "stress-blank": _stress("blank"),
+    "stress-amplifier": _stress("faint", lost=(("twi", 2, "LU"), ("twi", 2, "RL"))),
+    "stress-guider": _stress("faint", guider=False),
+    "stress-binning": _stress("faint", "galaxy", binning=2),
 }  # fmt: skip
-"""Ready-made nights."""
+"""Ready-made nights; those named ``stress-`` have one difficulty each, on a reduced set of targets."""
 
 DEMO_SIDES = ("uv", "orange")
 """Channels of the demo, which stays with LRS2-B."""
