@@ -7,6 +7,8 @@ BASERAW   ?= $(PANACEA_BASERAW)
 SIDES     ?= uv,orange,red,farred
 OUTPUT    ?= runs
 ARGS      ?=
+SEEDS     ?=
+SCENARIO  ?=
 DEMO      := runs/demo
 DEMO_DATE := 20250115
 
@@ -21,13 +23,14 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-com
 IN_VENV := export PATH="$(abspath $(BIN)):$$PATH";
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint reduce report lab check-raw lock clean
+.PHONY: help install demo test benchmark lint reduce report lab check-raw lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@echo "panacea_nb: LRS2 data reduction as executed notebooks. Targets:"; echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST); echo
-	@echo "Settings, given as NAME=value: DATE BASERAW SIDES OUTPUT ARGS (reduce, report, check-raw), PYTHON VENV (install)"
+	@echo "Settings, given as NAME=value: DATE BASERAW SIDES OUTPUT ARGS (reduce, report, check-raw), PYTHON VENV (install),"
+	@echo "SEEDS SCENARIO SIDES STRESS=1 README=1 (benchmark; more with ARGS=--help)"
 
 install: $(RUN) ## make .venv with panacea-nb in it (Python 3.11 or newer)
 
@@ -43,6 +46,12 @@ demo: $(RUN) ## simulate a night, reduce LRS2-B (uv, orange) and print the path 
 
 test: $(DEV) ## run the tests (they reduce a simulated night; `ARGS='-m "not slow"'` leaves the long ones out)
 	@$(IN_VENV) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest $(ARGS)
+
+# SIDES has a default for the other targets; here only what was asked for counts, stress nights have channels of their own.
+benchmark: $(DEV) ## simulate fresh nights, reduce them and compare with truth, goals and Panacea (10 min a night)
+	@$(IN_VENV) PYTHONPATH=tests python -m benchmarks $(if $(SEEDS),--seeds $(SEEDS)) \
+	    $(if $(SCENARIO),--scenario '$(SCENARIO)') $(if $(filter file,$(origin SIDES)),,--sides '$(SIDES)') \
+	    $(if $(STRESS),--stress) $(if $(README),--readme) $(ARGS)
 
 lint: $(DEV) ## check the code with ruff
 	$(BIN)/ruff check .

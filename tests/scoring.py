@@ -15,6 +15,9 @@ from panacea_nb.simulate import truth
 
 WINDOWS = 12
 SKY_LINE = 1.3  # pixels with the sky above this multiple of its running median count as lines
+BRIGHT = 20.0  # a point source with more than this many times the sky in its brightest fibre counts as a bright star
+FLAT_BINS = 8
+BINS = 10
 
 
 @dataclass
@@ -79,22 +82,62 @@ def window_shifts(observed, error, true, wave, good) -> tuple[np.ndarray, np.nda
     return np.array(shifts), np.array(weights)
 
 
-def fiber_flat(observed, sky, good, positions, wave) -> tuple[float, float]:
-    """Spread [%] of observed / true sky over blank fibres beside a degree-2 tilt of the field: whole channel; worst of 8 bins."""
+def bins_of(size: int, count: int) -> list[slice]:
+    edges = np.linspace(0, size, count + 1).astype(int)
+    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def fiber_flat(observed, sky, sigma, good, positions) -> tuple[np.ndarray, np.ndarray]:
+    """Observed / true sky [%] of every fibre beside a degree-2 tilt of the field, and its ideal noise.
+
+    Both have shape (1 + FLAT_BINS, fibres): the whole channel first, then its bins; NaN for fibres that are not blank.
+    """
     x, y = positions[:, 0] / 6, positions[:, 1] / 3.5
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-
-    def spread(part: slice) -> float:
+    parts = [slice(None), *bins_of(sky.shape[1], FLAT_BINS)]
+    rest, noise = np.full((2, len(parts), sky.shape[0]), np.nan)
+    for k, part in enumerate(parts):
         ok = good[:, part]
-        top = np.where(ok, observed[:, part], 0).sum(axis=1)
-        bottom = np.where(ok, sky[:, part], 0).sum(axis=1)
-        take = ok.mean(axis=1) > 0.8
+        top, bottom = (np.where(ok, image[:, part], 0).sum(axis=1) for image in (observed, sky))
+        variance = np.where(ok, sigma[:, part], 0) ** 2
+        take = (ok.mean(axis=1) > 0.8) & (bottom > 0)
+        if take.sum() < 40:
+            continue
         ratio = top[take] / bottom[take]
-        rest = ratio - basis[take] @ np.linalg.lstsq(basis[take], ratio, rcond=None)[0]
-        return 100 * robust(rest)
+        rest[k, take] = 100 * (ratio - basis[take] @ np.linalg.lstsq(basis[take], ratio, rcond=None)[0])
+        noise[k, take] = 100 * np.sqrt(variance.sum(axis=1)[take]) / bottom[take]
+    return rest, noise
 
-    edges = np.linspace(0, wave.size, 9).astype(int)
-    return spread(slice(None)), max(spread(slice(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+def flat_spread(scores: list[Score]) -> tuple[float, float]:
+    """Spread [%] of the fibres' evenness, measuring noise taken out: whole channel; root mean square of its bins.
+
+    A fibre's error is the same in all exposures of a night, its noise is not: exposures are averaged first.
+    """
+    rest = np.array([s.arrays["flat"] for s in scores])
+    weight = 1 / np.array([s.arrays["flat_noise"] for s in scores]) ** 2
+    known = np.isfinite(rest) & np.isfinite(weight)
+    weight = np.where(known, weight, 0)
+    total = weight.sum(axis=0)
+    mean = np.where(total > 0, (weight * np.where(known, rest, 0)).sum(axis=0), np.nan) / np.where(total > 0, total, 1)
+    measured = np.array([robust(row) ** 2 for row in mean])
+    noise = np.array([np.median(1 / t[t > 0]) if np.any(t > 0) else np.nan for t in total])
+    excess = measured - noise
+    sure = 1 / noise[1:] ** 2  # the scatter of a squared spread goes with the square of the noise
+    bins = np.nansum(sure * excess[1:]) / np.nansum(sure)
+    return float(np.sqrt(max(excess[0], 0))), float(np.sqrt(max(bins, 0)))
+
+
+def pair_difference(first: Score, second: Score) -> float:
+    """RMS over ten bins of the difference between two exposures of a source, in units of the ideal noise of a bin."""
+    use = first.arrays["use"] & second.arrays["use"]
+    weight = np.where(use, 1 / (first.arrays["ideal"] ** 2 + second.arrays["ideal"] ** 2), 0)
+    difference = np.where(use, first.arrays["flux"] - second.arrays["flux"], 0)
+    difference -= np.where(use, first.arrays["model"] - second.arrays["model"], 0)
+    independent = np.sqrt(first.values["binning"])
+    parts = [p for p in bins_of(use.size, BINS) if weight[p].sum() > 0]
+    pulls = [(weight * difference)[p].sum() / np.sqrt(weight[p].sum()) / independent for p in parts]
+    return float(np.sqrt(np.mean(np.square(pulls))))
 
 
 def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channel: str, program: str) -> Score:
@@ -109,6 +152,8 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     good = (error > 0) & np.isfinite(true.sigma_grid) & (true.sky != 0)
     source = np.where(np.isfinite(true.source), true.source, 0.0)
     share = source.sum(axis=1) / np.maximum(true.sky.sum(axis=1), 1e-300)
+    if score.kind == "point" and share.max() > BRIGHT:
+        score.kind = "bright"
     alive = good.mean(axis=1) > 0.3
     blank = alive & (
         share <= max(0.01, np.sort(share[alive])[39])
@@ -117,6 +162,7 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     rest = np.where(b, (skysub - source) / np.where(b, true.sigma_grid, 1), np.nan)
     v = score.values
     v["exptime"] = float(true.header["EXPTIME"])
+    v["binning"] = float(true.header["BINNING"])  # neighbouring samples of the grid that share one read-out pixel
     v["wave_bias"], v["wave_rms"] = wavelength_shift(observed, error, true.sky + source, wave, good)
     n = wave.size // 16 * 16
     blocks = rest[blank][:, :n].reshape(int(blank.sum()), -1, 16)
@@ -124,19 +170,23 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     binned = np.where(
         count > 8, np.where(np.isfinite(blocks), blocks, 0).sum(axis=2) / np.sqrt(np.maximum(count, 1)), np.nan
     )
-    v["sky_binned"] = robust(binned)
+    v["sky_binned"] = robust(binned) / np.sqrt(v["binning"])
     typical = np.median(true.sky[blank], axis=0)
     lines = typical > SKY_LINE * median_filter(typical, 101)
     on = rest[:, lines][np.isfinite(rest[:, lines])]
     v["sky_lines"] = float(np.sqrt(np.mean(np.clip(on, -8, 8) ** 2))) if on.size > 100 else float("nan")
     pull = (skysub - source) / np.where(b, error, 1)
     v["pull"] = robust(pull[b])
+    both = b[:, 1:] & b[:, :-1]
+    v["correlation"] = float(np.mean(np.clip(pull[:, 1:] * pull[:, :-1], -9, 9)[both]) / max(v["pull"], 1e-9) ** 2)
     residual = np.where(b, skysub - source, 0.0)
     for name, part in (("sky_bias", ~lines), ("sky_bias_lines", lines)):
         total = np.where(b, true.sky, 0)[:, part].sum()
         v[name] = 100 * float(residual[:, part].sum() / total) if total > 0 else float("nan")
     v["sky_ratio"] = float(np.median((observed - source)[b] / true.sky[b]))
-    v["flat_all"], v["flat_bins"] = fiber_flat(observed - source, true.sky, b, positions[:, :2], wave)
+    flat = fiber_flat(observed - source, true.sky, np.sqrt(v["binning"]) * true.sigma_grid, b, positions[:, :2])
+    score.arrays["flat"], score.arrays["flat_noise"] = flat
+    v["flat_all"], v["flat_bins"] = flat_spread([score])
     # cosmic rays: samples that are off the truth and not flagged; clean samples that are flagged
     far = good & ((observed - true.sky - source) > 8 * np.hypot(true.sigma_grid, 0.05 * source + 0.02 * true.sky))
     v["cosmics_left"] = float(far.sum())
@@ -183,15 +233,17 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
     ideal = 1 / np.sqrt(np.where(ok, share**2 / np.where(ok, true.sigma_grid, 1) ** 2, 0).sum(axis=0))
     use = (error > 0) & np.isfinite(ideal) & (model > 0)
     v["flux"] = float(np.median(flux[use] / model[use]))
-    edges = np.linspace(0, wave.size, 11).astype(int)
     means, noise = [], []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for part in bins_of(wave.size, BINS):
         g = np.zeros(wave.size, bool)
-        g[a:b] = use[a:b]
+        g[part] = use[part]
+        if not g.any():
+            continue
         w = 1 / ideal[g] ** 2
         means.append((w * flux[g] * model[g]).sum() / (w * model[g] ** 2).sum())
         noise.append(1 / np.sqrt((w * model[g] ** 2).sum()))
     means, noise = np.array(means), np.array(noise)
+    noise *= np.sqrt(v["binning"])
     rng = np.random.default_rng(0)
     expected = np.mean(np.ptp(rng.normal(size=(400, means.size)) * noise, axis=1))
     v["trend"] = 100 * float(np.sqrt(max(0.0, np.ptp(means) ** 2 - expected**2)))
@@ -200,7 +252,6 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
     v["noise"] = robust((rest / ideal)[use])
     v["noise_error"] = robust((rest / np.where(error > 0, error, 1))[use])
     if "SOURCEX" in header:
-        middle = 0.5 * (wave[0] + wave[-1])
         reference = find_channel(score.channel).refraction()
         w, x, y = (np.asarray(reference[n], float) for n in ("wavelength", "x", "y"))
         at = header["SOURCEW"]
@@ -208,9 +259,8 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
         v["position_mid"] = float(np.hypot(header["SOURCEX"] - tx, header["SOURCEY"] - ty))
         px = header["SOURCEX"] + np.interp(wave, w, x) - np.interp(at, w, x)
         py = header["SOURCEY"] + np.interp(wave, w, y) - np.interp(at, w, y)
-        off = np.hypot(px - np.asarray(true.spectrum["x"], float), py - np.asarray(true.spectrum["y"], float))
-        v["position_path"] = float(np.std(off))
-        del middle
+        off = px - np.asarray(true.spectrum["x"], float), py - np.asarray(true.spectrum["y"], float)
+        v["position_path"] = float(np.hypot(np.std(off[0]), np.std(off[1])))
     for k, line in enumerate(true.lines):
         half = 3 * float(line["sigma"]) if float(line["sigma"]) > 0 else 6.0
         lsf = 2.0 * (wave[1] - wave[0])
@@ -220,14 +270,14 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
         if inside.sum() < 4 or beside.sum() < 8:
             continue
         step = wave[1] - wave[0]
-
-        def measure(s, inside=inside, beside=beside, step=step):
-            fit = np.polyfit(wave[beside], s[beside], 1)
-            return float(((s - np.polyval(fit, wave))[inside]).sum() * step)
-
-        got, want = measure(flux), measure(model)
+        # the line above a straight continuum is a weighted sum of the samples, so its noise follows from theirs
+        z = np.stack([np.ones_like(wave), (wave - line["wavelength"]) / half])
+        weight = np.where(inside, step, 0.0)
+        fit = np.linalg.solve(z[:, beside] @ z[:, beside].T, z @ weight)
+        weight[beside] -= fit @ z[:, beside]
+        got, want = (float((weight * np.where(use, s, 0)).sum()) for s in (flux, model))
         v[f"line{k}"] = got / want
-        v[f"line{k}_sigma"] = float(np.sqrt((ideal[inside] ** 2).sum()) * step / want)
+        v[f"line{k}_sigma"] = float(np.sqrt(v["binning"] * ((weight * np.where(use, ideal, 0)) ** 2).sum())) / want
     score.arrays.update(flux=flux, ideal=ideal, model=model, use=use)
 
 
