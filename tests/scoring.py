@@ -110,22 +110,35 @@ def fiber_flat(observed, sky, sigma, good, positions) -> tuple[np.ndarray, np.nd
 
 
 def flat_spread(scores: list[Score]) -> tuple[float, float]:
-    """Spread [%] of the fibres' evenness, measuring noise taken out: whole channel; root mean square of its bins.
+    """Spread [%] of the fibres' evenness: whole channel; root of the weighted mean square of its bins.
 
-    A fibre's error is the same in all exposures of a night, its noise is not: exposures are averaged first.
+    An error of the flat is the same in all exposures of a night, so it is what two exposures have in common: the mean
+    covariance of pairs, which no noise biases.  Of a single exposure the ideal noise is taken out instead.
     """
     rest = np.array([s.arrays["flat"] for s in scores])
-    weight = 1 / np.array([s.arrays["flat_noise"] for s in scores]) ** 2
-    known = np.isfinite(rest) & np.isfinite(weight)
-    weight = np.where(known, weight, 0)
-    total = weight.sum(axis=0)
-    mean = np.where(total > 0, (weight * np.where(known, rest, 0)).sum(axis=0), np.nan) / np.where(total > 0, total, 1)
-    measured = np.array([robust(row) ** 2 for row in mean])
-    noise = np.array([np.median(1 / t[t > 0]) if np.any(t > 0) else np.nan for t in total])
-    excess = measured - noise
-    sure = 1 / noise[1:] ** 2  # the scatter of a squared spread goes with the square of the noise
-    bins = np.nansum(sure * excess[1:]) / np.nansum(sure)
-    return float(np.sqrt(max(excess[0], 0))), float(np.sqrt(max(bins, 0)))
+    noise = np.array([np.nanmedian(s.arrays["flat_noise"], axis=1) ** 2 for s in scores])
+    if len(scores) == 1:
+        common = np.array([robust(row) ** 2 for row in rest[0]]) - noise[0]
+    else:
+        pairs = [(i, j) for i in range(len(scores)) for j in range(i)]
+        common = np.mean(
+            [[_covariance(*both) for both in zip(rest[i], rest[j], strict=True)] for i, j in pairs], axis=0
+        )
+    sure = 1 / noise.mean(axis=0)[1:] ** 2  # the scatter of a squared spread goes with the square of the noise
+    bins = np.sum(sure * common[1:]) / np.sum(sure)
+    return float(np.sqrt(max(common[0], 0))), float(np.sqrt(max(bins, 0)))
+
+
+def _covariance(first: np.ndarray, second: np.ndarray) -> float:
+    keep = np.isfinite(first) & np.isfinite(second)
+    for values in (first, second):
+        keep &= np.abs(values) < 5 * robust(values)
+    return float(np.mean(first[keep] * second[keep]))
+
+
+def level_scatter(score: Score) -> float:
+    """Scatter [%] of the fibres' levels in one exposure beyond the ideal noise: flat, row levels and the like together."""
+    return flat_spread([score])[0]
 
 
 def pair_difference(first: Score, second: Score) -> float:
@@ -186,7 +199,7 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     v["sky_ratio"] = float(np.median((observed - source)[b] / true.sky[b]))
     flat = fiber_flat(observed - source, true.sky, np.sqrt(v["binning"]) * true.sigma_grid, b, positions[:, :2])
     score.arrays["flat"], score.arrays["flat_noise"] = flat
-    v["flat_all"], v["flat_bins"] = flat_spread([score])
+    v["levels"] = level_scatter(score)
     # cosmic rays: samples that are off the truth and not flagged; clean samples that are flagged
     far = good & ((observed - true.sky - source) > 8 * np.hypot(true.sigma_grid, 0.05 * source + 0.02 * true.sky))
     v["cosmics_left"] = float(far.sum())

@@ -94,6 +94,7 @@ def test_perfect_reduction_meets_every_goal(perfect):
         ("sky_ratio", 1, 0.002), ("pull", 1, 0.01), ("correlation", 0, 0.01), ("star_flux", 1, 0.001), ("faint_flux", 1, 0.01),
         ("star_trend", 0, 0.1), ("pair", 1, 0.6), ("noise", 1, 0.05), ("noise_error", 1, 0.05), ("position_mid", 0, 1e-5),
         ("position_path", 0, 1e-5), ("cosmics_left", 0, 0), ("flagged_clean", 0, 0), ("flat_all", 0, 0.15),
+        ("levels", 0, 0.25),
     ],
 )  # fmt: skip
 def test_perfect_reduction_scores_what_is_known(perfect, row, expected, within):
@@ -132,6 +133,8 @@ def test_what_is_spoilt_shows(night_dir, tmp_path):
     assert table["wave_bias"][0].value == pytest.approx(0.1, abs=0.01)
     assert table["sky_bias"][0].value == pytest.approx(1.0, abs=0.3)  # unevenness and cosmic ray add a little
     assert table["flat_all"][0].value == pytest.approx(1.0, abs=0.15)
+    for value in table["levels"]:
+        assert value.value == pytest.approx(1.0, abs=0.3)
     assert {v.value for v in table["cosmics_left"]} == {40.0}
     assert table["flagged_clean"][0].value == pytest.approx(100 * 10 / 2064, abs=0.05)
     for value in table["pull"]:

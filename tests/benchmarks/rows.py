@@ -103,6 +103,7 @@ def measure(scores: list[Score]) -> dict[str, list[Value]]:
         "cosmics_left": _each(scores, "cosmics_left"),
         "flagged_clean": _each(scores, "flagged_clean"),
     }
+    rows["levels"] = _each(long, "levels")
     if long:
         rows["flat_all"], rows["flat_bins"] = ([Value(v)] for v in flat_spread(long))
     return {name: values for name, values in rows.items() if values}
