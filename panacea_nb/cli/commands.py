@@ -56,6 +56,8 @@ def definition(options: argparse.Namespace, *, needs_raw: bool = True) -> RunDef
         if not folder.is_dir():
             raise DefinitionError(f"--baseraw: {folder} is not a folder")
         made.baseraw = str(folder)
+    if made.sky_mask_file is not None:
+        made.sky_mask = str(made.sky_mask_file)
     made.output = str(Path(made.output).expanduser().absolute())
     return made
 

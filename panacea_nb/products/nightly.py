@@ -28,6 +28,9 @@ COLUMNS: dict[str, tuple[type, str, str]] = {
     "area": (float, "cm2", "illuminated mirror area"),
     "sky": (float, "erg / (Angstrom s cm2)", "median sky per fibre"),
     "fallbacks": (str, "", "codes of the fallbacks taken"),
+    "sky_mode": (str, "", "where the sky came from"),
+    "extraction": (str, "", "how the source's spectrum was taken"),
+    "telluric": (str, "", "correction for the air's absorption"),
     "verdict": (str, "", "pass, warn or fail"),
 }
 

@@ -107,6 +107,18 @@ def sky(
     }
 
 
+def sky_of_mode(values: dict[str, float], mode: str, sky_model) -> dict[str, float]:
+    """Metrics of 06_sky that hold for the user's choice of sky.
+
+    A region or a mask has as many fibres as the user named; the sky of another exposure has none of its own, and its factor.
+    """
+    dropped = {"region": ("sky_fibers",), "mask": ("sky_fibers",), "exposure": ("sky_fibers", "gradient")}.get(mode, ())
+    values = {name: value for name, value in values.items() if name not in dropped}
+    if mode == "exposure":
+        values["sky_scale_error"] = 100 * float(sky_model.scale_error[0] / sky_model.scale[0])
+    return values
+
+
 def robust(values: np.ndarray) -> float:
     """1.4826 x median absolute value of what is finite; NaN without any."""
     finite = values[np.isfinite(values)]
@@ -184,5 +196,8 @@ def night_row(task, exposure, result, scale, judged) -> dict[str, object]:
         "area": scale.area,
         "sky": sky_level,
         "fallbacks": " ".join(d.code for d in task.decisions if d.severity == "warn"),
+        "sky_mode": result.choices["sky_mode"],
+        "extraction": result.choices["extraction"],
+        "telluric": result.choices["telluric"],
         "verdict": judged.overall,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,6 +83,7 @@ def model_field(
     fixed: tuple[float, float] | None = None,
     beta: tuple[float, float] = MOFFAT_BETA,
     rounds: int = 3,
+    sky_fit: Callable[..., SkyModel] = fit_sky,
 ) -> FieldModel:
     """Fit sky and brightest source in turn, and a second source where there is one.
 
@@ -89,7 +91,8 @@ def model_field(
     neither eats the other's light.
 
     Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``];
-    ``beta`` the prior (mean, sigma) of the Moffat exponent of a point source, see `profile_prior`.
+    ``beta`` the prior (mean, sigma) of the Moffat exponent of a point source, see `profile_prior`; ``sky_fit`` fits the sky in the
+    way that the user chose, see `skychoice.sky_fit`.
     """
     nf, nx = amplitude.shape
     decisions: list[Decision] = []
@@ -102,7 +105,7 @@ def model_field(
     for turn in range(rounds + 1):
         if turn == rounds and companion is None:
             break  # two sources push each other about: they get a round more
-        sky = fit_sky(
+        sky = sky_fit(
             amplitude, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
             rounds=4 if turn else 3,
         )  # fmt: skip

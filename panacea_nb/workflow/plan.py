@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import PanaceaError, RequestError
 from ..products.layout import Layout, program_name
-from . import notebooks, stages
+from . import notebooks, skyplan, stages
 from .rundef import RunDefinition
 from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, Stage
 
@@ -261,7 +261,17 @@ class _Builder:
                 found.setdefault((exposure.obsid, exposure.exp), exposure)
         chosen = sorted(found.values(), key=lambda e: (e.start, e.obsid, e.exp))
         chosen = chosen[:1] if definition.first else chosen
-        return chosen + [e for e in self._named_standard(channel) if e not in chosen]
+        sky = self._sky_exposure(channel)
+        for exposure in (*self._named_standard(channel), *([sky] if sky else [])):
+            if exposure not in chosen:
+                chosen.append(exposure)
+        return chosen
+
+    def _sky_exposure(self, channel: Any) -> Any:
+        """The exposure of this night that was named to give the sky."""
+        obsid = self.definition.sky_obsid
+        found = [] if obsid is None else self.raw.select_science(self.index, channel.name, obsid=obsid, kind="sci")
+        return skyplan.exposure(self.definition, found)
 
     def _named_standard(self, channel: Any) -> list[Any]:
         """Exposures of the standard of this night that was named for the response."""
@@ -343,7 +353,11 @@ class _Builder:
         response = self._response(channel, standards)
         # Standards go first: their profiles help all others, and where a response was asked for, everything else waits for it.
         profiles = [e for e in exposures if self._shows_profile(e)]
+        sky, mask = self._sky_exposure(channel), skyplan.mask_facts(self.definition)
+        borrowers = [e for e in exposures if sky and self._choice_holds(e, sky, standards)]
+        profiles = [e for e in profiles if e not in borrowers]
         first = [e for e in exposures if e in standards or e in profiles]
+        first += [sky] if sky and sky not in first else []
         for exposure in first + [e for e in exposures if e not in first]:
             program = program_name(exposure.program, is_standard=exposure.is_standard)
             where = {"channel": channel.name, "obsid": exposure.obsid, "exposure": exposure.exp, "program": program}
@@ -353,10 +367,15 @@ class _Builder:
                     continue
                 uses_response = stage.name == "07_flux" and exposure not in standards
                 more: dict[str, Any] = dict(response) if uses_response else {}
+                chosen = self._choice_holds(exposure, sky, standards)
+                if stage.name == "06_sky" and chosen:
+                    more["facts"] = mask
+                    if sky:
+                        more["more_needs"] = (task_id("06_sky", channel.name, sky.obsid, sky.exp),)
                 self._add(
                     stage,
                     where,
-                    own,
+                    own | skyplan.own_options(stage, self.definition, sky, holds=chosen),
                     self.layout.notebook(stage.name, channel.name, exposure.obsid, exposure.exp, program),
                     frames=self._own_frames(stage, exposure, channel),
                     guider=exposure if stage.guider else None,
@@ -389,11 +408,19 @@ class _Builder:
         if definition.central_wave is not None:
             inside = channel.wave_min <= definition.central_wave <= channel.wave_max
             own["central_wave"] = definition.central_wave if inside else None
-        if exposure.is_standard and definition.obsid is None and not self._is_asked_for(exposure):
+        if self._is_mere_standard(exposure):
             own |= {"source_x": None, "source_y": None}  # the position was given for the target, not for its standards
         if is_response or not self._response_serves(channel):
             own |= {"standard_star_date": "", "standard_star_obsid": None}
         return own
+
+    def _is_mere_standard(self, exposure: Any) -> bool:
+        """Whether an exposure is a standard that goes with the targets: what was asked for them does not hold for it."""
+        return exposure.is_standard and self.definition.obsid is None and not self._is_asked_for(exposure)
+
+    def _choice_holds(self, exposure: Any, sky: Any, standards: list[Any]) -> bool:
+        """Whether the user's choice of sky and extraction is meant for an exposure."""
+        return exposure != sky and exposure not in standards and not self._is_mere_standard(exposure)
 
     def _is_asked_for(self, exposure: Any) -> bool:
         name = self.definition.object.strip().lower()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import difflib
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,145 +13,12 @@ from typing import Any
 import yaml
 
 from ..errors import RequestError
-from . import files
-
-CHANNEL_NAMES = ("uv", "orange", "red", "farred")
-CALIBRATION_TYPES = ("zro", "drk", "twi", "flt", "cmp")
-_FIRST_YEAR = 2015  # LRS2 saw first light in November 2015
+from . import checks, files
+from .checks import CHANNEL_NAMES
 
 
 class DefinitionError(RequestError):
     """A run definition (command line or YAML) holds something that cannot be meant."""
-
-
-# --- the kinds of values ----------------------------------------------------------------------------------------------
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("is not true or false")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool | float) or not isinstance(value, str | int | Path):
-        raise ValueError("is not a text")
-    text = str(value)
-    if any(ord(character) < 32 for character in text):
-        raise ValueError("holds control characters")
-    return text
-
-
-def _date(value: Any) -> str:
-    if isinstance(value, dt.date):
-        raise ValueError("is not a date YYYYMMDD (write it without dashes)")
-    text = _text(value).strip()
-    try:
-        date = dt.datetime.strptime(text, "%Y%m%d").date() if re.fullmatch(r"\d{8}", text) else None
-    except ValueError:
-        date = None
-    if date is None:
-        raise ValueError("is not a date YYYYMMDD")
-    if not _FIRST_YEAR <= date.year <= dt.date.today().year + 1:
-        raise ValueError(f"is outside the life of LRS2 (from {_FIRST_YEAR} until now)")
-    return text
-
-
-def _optional_date(value: Any) -> str:
-    return "" if value in ("", None) else _date(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("is not a number")
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if not math.isfinite(number):
-        raise ValueError("is not a finite number")
-    return number
-
-
-def _positive(value: Any) -> float:
-    number = _number(value)
-    if number <= 0:
-        raise ValueError("must be greater than 0")
-    return number
-
-
-def _count(value: Any) -> int:
-    text = str(value).strip()
-    if isinstance(value, bool | float) or not re.fullmatch(r"\d{1,9}", text):
-        raise ValueError("is not a whole number of 0 or more")
-    return int(text)
-
-
-def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None or value == "" else check(value)
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(value, list | tuple):
-        return [item for part in value for item in (_items(part) if isinstance(part, str) else [part])]
-    if value is None:
-        return []
-    return [value]
-
-
-def _channels(value: Any) -> tuple[str, ...]:
-    names = [str(item).lower() for item in _items(value)]
-    for name in names:
-        if name not in CHANNEL_NAMES:
-            raise ValueError(f"holds {name!r}, which is no channel of LRS2; channels are {', '.join(CHANNEL_NAMES)}")
-    if not names:
-        raise ValueError(f"names no channel; channels are {', '.join(CHANNEL_NAMES)}")
-    return tuple(name for name in CHANNEL_NAMES if name in names)
-
-
-def _exclusions(value: Any) -> tuple[int | str, ...]:
-    found: set[int | str] = set()
-    for item in _items(value):
-        night, sign, number = str(item).rpartition(":")
-        try:
-            found.add(f"{_date(night)}:{_count(number)}" if sign else _count(item))
-        except ValueError as error:
-            raise ValueError(f"holds {item!r}, which {error} (an observation is N or YYYYMMDD:N)") from None
-    return tuple(sorted(found, key=str))
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(_text(item) for item in _items(value))
-
-
-def _cal_dates(value: Any) -> dict[str, str]:
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        pairs = [(str(kind), date) for kind, date in value.items()]
-    else:
-        pairs = []
-        for item in _items(value):
-            kind, sign, date = str(item).partition("=")
-            if not sign:
-                raise ValueError(f"{item!r} is not TYPE=DATE, such as twi=20250110")
-            pairs.append((kind.strip(), date.strip()))
-    chosen: dict[str, str] = {}
-    for kind, date in pairs:
-        if kind not in CALIBRATION_TYPES:
-            raise ValueError(f"holds the type {kind!r}; calibration types are {', '.join(CALIBRATION_TYPES)}")
-        try:
-            chosen[kind] = _date(date)
-        except ValueError as error:
-            raise ValueError(f"{kind}={date} {error}") from None
-    return dict(sorted(chosen.items()))
-
-
-def _tag(value: Any) -> str:
-    text = _text(value)
-    if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", text):
-        raise ValueError("may hold only letters, digits and . _ + - (at most 64, the first a letter or digit)")
-    return text
 
 
 def option(
@@ -191,29 +56,33 @@ class RunDefinition:
         With one message that names the option, the value and what is allowed.
     """
 
-    night: str = option("", _optional_date, "night to reduce", "-d", "--date", unit="UT date, YYYYMMDD", metavar="DATE")
+    night: str = option(
+        "", checks.as_optional_date, "night to reduce", "-d", "--date", unit="UT date, YYYYMMDD", metavar="DATE"
+    )
     sides: tuple[str, ...] = option(
-        CHANNEL_NAMES, _channels, "channels, comma-separated", "-s", "--sides", metavar="LIST"
+        CHANNEL_NAMES, checks.as_channels, "channels, comma-separated", "-s", "--sides", metavar="LIST"
     )
     object: str = option(
         "",
-        _text,
+        checks.as_text,
         "only exposures whose OBJECT contains NAME (case ignored), and the standards of the same IFU",
         "-o",
         "--object",
         metavar="NAME",
     )
-    use_flat: bool = option(False, _flag, "internal flats instead of twilights for trace and flat", "-uf", "--use_flat")
+    use_flat: bool = option(
+        False, checks.as_flag, "internal flats instead of twilights for trace and flat", "-uf", "--use_flat"
+    )
     correct_ftf: bool = option(
         False,
-        _flag,
+        checks.as_flag,
         "refine the fibre-to-fibre normalisation from the sky of the science frame",
         "-cf",
         "--correct_ftf",
     )
     central_wave: float | None = option(
         None,
-        _optional(_positive),
+        checks.optional(checks.as_positive),
         "centre of the collapse window (default: mid-channel)",
         "-cw",
         "--central_wave",
@@ -221,17 +90,17 @@ class RunDefinition:
         metavar="WAVE",
     )
     wavelength_bin: float = option(
-        10.0, _positive, "half-width of the collapse window", "-wb", "--wavelength_bin", unit="A", metavar="WIDTH"
+        10.0, checks.as_positive, "half-width of the collapse window", "-wb", "--wavelength_bin", unit="A", metavar="WIDTH"
     )
-    reduce_eng: bool = option(False, _flag, "reduce engineering frames as science", "-re", "--reduce_eng")
-    reduce_flt: bool = option(False, _flag, "reduce internal flats as science", "-rf", "--reduce_flt")
-    reduce_drk: bool = option(False, _flag, "reduce darks as science", "-rd", "--reduce_drk")
+    reduce_eng: bool = option(False, checks.as_flag, "reduce engineering frames as science", "-re", "--reduce_eng")
+    reduce_flt: bool = option(False, checks.as_flag, "reduce internal flats as science", "-rf", "--reduce_flt")
+    reduce_drk: bool = option(False, checks.as_flag, "reduce darks as science", "-rd", "--reduce_drk")
     baseraw: str = option(
-        "", _text, "folder that holds the raw nights (default: $PANACEA_BASERAW)", "--baseraw", metavar="DIR"
+        "", checks.as_text, "folder that holds the raw nights (default: $PANACEA_BASERAW)", "--baseraw", metavar="DIR"
     )
     source_x: float | None = option(
         None,
-        _optional(_number),
+        checks.optional(checks.as_number),
         "fixed source position along IFU x, with --source_y",
         "--source_x",
         unit="arcsec at the centre of the collapse window",
@@ -239,38 +108,134 @@ class RunDefinition:
     )
     source_y: float | None = option(
         None,
-        _optional(_number),
+        checks.optional(checks.as_number),
         "fixed source position along IFU y, with --source_x",
         "--source_y",
         unit="arcsec at the centre of the collapse window",
         metavar="Y",
     )
+    sky_mode: str = option(
+        "auto",
+        checks.one_of(checks.SKY_MODES),
+        "where the sky comes from: auto (fibres without an object), region, mask, exposure (another one), none "
+        "(is subtracted); implied by --sky_region, --sky_mask, --sky_obsid",
+        "--sky_mode",
+        metavar="MODE",
+    )
+    sky_region: str = option(
+        "",
+        checks.as_region,
+        "take the sky from here: circle(x,y,r), annulus(x,y,r_in,r_out), ellipse(x,y,a,b,angle), joined by +; "
+        "such as annulus(0.5,-1,2.5,4)",
+        "--sky_region",
+        unit="IFU arcsec at the centre of the collapse window, deg from x to y",
+        metavar="REGION",
+    )
+    sky_exclude: str = option(
+        "",
+        checks.as_region,
+        "the object's region, never taken as sky, written as for --sky_region",
+        "--sky_exclude",
+        unit="IFU arcsec at the centre of the collapse window, deg",
+        metavar="REGION",
+    )
+    sky_mask: str = option(
+        "",
+        checks.as_text,
+        "sky fibres by number, 1 to 280 from the bottom of the image (1-20,35,101-140), or a FITS or text file of them",
+        "--sky_mask",
+        metavar="LIST|FILE",
+    )
+    sky_obsid: int | None = option(
+        None,
+        checks.optional(checks.as_count),
+        "take the sky from this observation of the night, scaled",
+        "--sky_obsid",
+        metavar="N",
+    )
+    sky_exp: int | None = option(
+        None, checks.optional(checks.as_count), "exposure of it (default: its first)", "--sky_exp", metavar="N"
+    )
+    sky_degree: int = option(
+        0,
+        checks.as_degree,
+        "degree (0 to 3) along wavelength of the factor to the other exposure's sky",
+        "--sky_degree",
+        metavar="N",
+    )
+    sky_refine: str = option(
+        "none",
+        checks.one_of(checks.SKY_REFINEMENTS),
+        "refine the sky: polynomial (its level by groups of fibres) or pca (residuals on sky lines)",
+        "--sky_refine",
+        metavar="HOW",
+    )
+    extraction: str = option(
+        "psf",
+        checks.one_of(checks.EXTRACTIONS),
+        "spectrum of the source: psf (optimal, all of a point source's light), aperture (sum over a circle) or extended "
+        "(sum over a region)",
+        "--extraction",
+        metavar="HOW",
+    )
+    aperture: float | None = option(
+        None,
+        checks.optional(checks.as_positive),
+        "radius of the aperture (default: the source's FWHM)",
+        "--aperture",
+        unit="arcsec",
+        metavar="RADIUS",
+    )
+    no_aperture_correction: bool = option(
+        False, checks.as_flag, "do not correct the aperture for light outside of it", "--no_aperture_correction"
+    )
+    extract_region: str = option(
+        "",
+        checks.as_region,
+        "region of --extraction extended, written as for --sky_region (default: fibres brighter than a tenth of the peak)",
+        "--extract_region",
+        unit="IFU arcsec at the centre of the collapse window, deg",
+        metavar="REGION",
+    )
+    telluric: str = option(
+        "none",
+        checks.one_of(checks.TELLURIC),
+        "correct the spectrum for the air's absorption: mean (a mean curve at the airmass) or standard (of the standard "
+        "named by --standard_star_obsid)",
+        "--telluric",
+        metavar="HOW",
+    )
+    covariance: bool = option(
+        False, checks.as_flag, "append the covariance of neighbouring elements to the multi file", "--covariance"
+    )
     standard_star_date: str = option(
         "",
-        _optional_date,
+        checks.as_optional_date,
         "night of the standard whose response replaces the default, with --standard_star_obsid",
         "--standard_star_date",
         unit="YYYYMMDD",
         metavar="DATE",
     )
     standard_star_obsid: int | None = option(
-        None, _optional(_count), "observation of that standard", "--standard_star_obsid", metavar="N"
+        None, checks.optional(checks.as_count), "observation of that standard", "--standard_star_obsid", metavar="N"
     )
-    output: str = option("runs", _text, "root of everything that is written", "--output", metavar="ROOT")
-    tag: str = option("", _tag, "name of a variation, which gets its own folders", "--tag", metavar="NAME")
+    output: str = option("runs", checks.as_text, "root of everything that is written", "--output", metavar="ROOT")
+    tag: str = option("", checks.as_tag, "name of a variation, which gets its own folders", "--tag", metavar="NAME")
     overwrite: bool = option(
         False,
-        _flag,
+        checks.as_flag,
         "replace products of which this run has no record (of another run definition)",
         "--overwrite",
         action_only=True,
     )
-    obsid: int | None = option(None, _optional(_count), "only this observation", "--obsid", metavar="N")
-    exp: int | None = option(None, _optional(_count), "only this exposure of it", "--exp", metavar="N")
-    first: bool = option(False, _flag, "only the first science exposure of each channel that is asked for", "--first")
+    obsid: int | None = option(None, checks.optional(checks.as_count), "only this observation", "--obsid", metavar="N")
+    exp: int | None = option(None, checks.optional(checks.as_count), "only this exposure of it", "--exp", metavar="N")
+    first: bool = option(
+        False, checks.as_flag, "only the first science exposure of each channel that is asked for", "--first"
+    )
     cal_dates: dict[str, str] = option(
         {},
-        _cal_dates,
+        checks.as_cal_dates,
         "take calibrations of TYPE (zro, drk, twi, flt, cmp) from the night DATE; may be repeated",
         "--cal-date",
         metavar="TYPE=DATE",
@@ -278,7 +243,7 @@ class RunDefinition:
     )
     exclude: tuple[int | str, ...] = option(
         (),
-        _exclusions,
+        checks.as_exclusions,
         "never use these observations (N, or YYYYMMDD:N of one night) as calibration; may be repeated",
         "--exclude",
         metavar="OBSID[,...]",
@@ -286,18 +251,18 @@ class RunDefinition:
     )
     jobs: int | None = option(
         None,
-        _optional(_count),
+        checks.optional(checks.as_count),
         "notebooks run at the same time; 0: one by one in this process (default: all cores)",
         "--jobs",
         metavar="N",
         action_only=True,
     )
     until: str = option(
-        "", _text, "stop after this stage (04, 04_flat or flat)", "--until", metavar="STAGE", action_only=True
+        "", checks.as_text, "stop after this stage (04, 04_flat or flat)", "--until", metavar="STAGE", action_only=True
     )
     redo: tuple[str, ...] = option(
         (),
-        _texts,
+        checks.as_texts,
         "run this stage and what depends on it even if up to date; may be repeated",
         "--redo",
         metavar="STAGE",
@@ -305,7 +270,7 @@ class RunDefinition:
         action_only=True,
     )
     force: bool = option(
-        False, _flag, "go on past a quality gate that would stop a branch (recorded in every product)", "--force"
+        False, checks.as_flag, "go on past a quality gate that would stop a branch (recorded in every product)", "--force"
     )
 
     def __post_init__(self) -> None:
@@ -327,10 +292,45 @@ class RunDefinition:
         if bool(self.standard_star_date) != (self.standard_star_obsid is not None):
             missing = "--standard_star_obsid" if self.standard_star_date else "--standard_star_date"
             raise DefinitionError(f"--standard_star_date and --standard_star_obsid go together: {missing} is missing")
+        self._check_sky()
+        self._check_extraction()
         if self.exp is not None and self.obsid is None:
             raise DefinitionError("--exp names one exposure of an observation: give --obsid with it")
         if self.exp == 0:
             raise DefinitionError("--exp: exposures are counted from 1")
+
+    def _check_sky(self) -> None:
+        """The mode of the sky and what it needs go together; what is given alone implies the mode."""
+        given = {"region": self.sky_region, "mask": self.sky_mask, "exposure": self.sky_obsid is not None}
+        flags = {"region": "--sky_region", "mask": "--sky_mask", "exposure": "--sky_obsid"}
+        asked = [mode for mode, value in given.items() if value]
+        if len(asked) > 1:
+            raise DefinitionError(f"{' and '.join(flags[mode] for mode in asked)} exclude each other: give one")
+        if asked and self.sky_mode == "auto":
+            self.sky_mode = asked[0]
+        if asked and self.sky_mode != asked[0]:
+            raise DefinitionError(f"{flags[asked[0]]} is for --sky_mode {asked[0]}, not {self.sky_mode}")
+        if self.sky_mode in flags and not asked:
+            raise DefinitionError(f"--sky_mode {self.sky_mode} needs {flags[self.sky_mode]}")
+        if self.sky_exp is not None and self.sky_obsid is None:
+            raise DefinitionError("--sky_exp names one exposure of an observation: give --sky_obsid with it")
+        if self.sky_exp == 0:
+            raise DefinitionError("--sky_exp: exposures are counted from 1")
+
+    def _check_extraction(self) -> None:
+        if self.extraction != "aperture" and (self.aperture is not None or self.no_aperture_correction):
+            flag = "--no_aperture_correction" if self.aperture is None else "--aperture"
+            raise DefinitionError(f"{flag} is for --extraction aperture, not {self.extraction}")
+        if self.extraction != "extended" and self.extract_region:
+            raise DefinitionError(f"--extract_region is for --extraction extended, not {self.extraction}")
+        if self.telluric == "standard" and self.standard_star_obsid is None:
+            raise DefinitionError("--telluric standard needs --standard_star_date and --standard_star_obsid")
+
+    @property
+    def sky_mask_file(self) -> Path | None:
+        """The file that --sky_mask names, when it is no list of fibres."""
+        named = bool(self.sky_mask) and not re.fullmatch(r"[\d,\s-]+", self.sky_mask)
+        return Path(self.sky_mask).expanduser().absolute() if named else None
 
     @property
     def kinds(self) -> tuple[str, ...]:
