@@ -12,7 +12,7 @@ from ..reduce.calibrated import FLUX_UNCERTAINTY, FLUX_UNCERTAINTY_DEFAULT, Cali
 from ..reduce.extract import FiberModel
 from ..reduce.flux import FluxScale
 from .bundle import Bundle
-from .calibration import ScienceCalibration
+from .calibration import ScienceCalibration, airmass
 from .headers import provenance_cards, raw_cards, time_and_place
 from .maps import divided, fiber_map, flat_image, over_rows
 from .science import ExposureProducts
@@ -66,10 +66,13 @@ def assemble(
         pointing=point,
         ifu_centre=centre,
         raw=raw_cards(header),
+        neighbours=result.neighbours,
+        telluric=None if result.air is None else result.air.value,
     )
     products.cards = own_cards(task, exposure, result, scale, spectra, sky) + time_and_place(
         exposure.start, scale.exptime, point
     )
+    products.cards.append(("AIRMASS", round(airmass(exposure), 4), "of the raw header, else at HET's zenith distance"))
     parameters = {"central_wave": result.centre, "wavelength_bin": result.half_width}
     products.cards += provenance_cards(
         task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, parameters
@@ -103,6 +106,7 @@ def own_cards(
         ("SNR", float(result.search["best"]), "of the best source candidate"),
         ("LIMIT5S", float(result.limit), "[erg/s/cm2/A] 5 sigma of a point source"),
     ]
+    cards += choice_cards(result, sky)
     source = result.source
     if source is not None:
         cards += [
@@ -122,4 +126,29 @@ def own_cards(
             ("SOURCY2", second.y, "[arcsec] IFU y of a second source at SOURCEW"),
             ("SNR2", second.snr, "of the second source"),
         ]
+    return cards
+
+
+def choice_cards(result: Calibrated, sky: Bundle) -> list[tuple]:
+    """Cards of what the user chose for sky, extraction and telluric correction."""
+    meta = sky.meta
+    cards = [
+        ("SKYMODE", str(meta.get("sky_mode", "auto")), "auto, region, mask, exposure or none"),
+        ("SKYREFIN", str(meta.get("sky_refine", "none")), "none, polynomial or pca"),
+    ]
+    names = (("SKYREG", "sky_region", "[arcsec] sky from here"), ("SKYEXCL", "sky_exclude", "[arcsec] not sky"))
+    cards += [(card, str(meta[name]), text) for card, name, text in names if meta.get(name)]
+    if meta.get("sky_other"):
+        cards.append(("SKYEXP", str(meta["sky_other"]), "observation and exposure of the sky"))
+        cards.append(("SKYSCALE", float(meta["sky_scale"]), "factor to its sky"))
+        cards.append(("SKYSCERR", float(meta["sky_scale_error"]), "error of it"))
+    taken = result.extraction
+    cards.append(("EXTRACT", taken.how, "psf, aperture or extended"))
+    if taken.radius is not None:
+        cards.append(("APERTURE", float(taken.radius), "[arcsec] radius"))
+        corrected = taken.correction is not None
+        cards.append(("APERCORR", float(taken.correction) if corrected else 1.0, "factor for light outside; 1 none"))
+    if taken.region:
+        cards.append(("EXTRREG", taken.region, "[arcsec] region of the sum"))
+    cards.append(("TELLCORR", result.choices.get("telluric", "none"), "telluric correction: none, mean, standard"))
     return cards

@@ -24,6 +24,9 @@ class Bundle:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
     def flag(self, name: str) -> np.ndarray:
         """A mask as bool."""
         return self.arrays[name].astype(bool)

@@ -9,16 +9,19 @@ from astropy.io import fits
 
 from .. import raw
 from ..decisions import Decision
-from ..instrument import DEFAULT_AREA, N_COLUMNS
+from ..instrument import DEFAULT_AREA, N_COLUMNS, ZENITH_DISTANCE, mean_telluric
 from ..instrument import channel as find_channel
 from ..reduce.bias import MasterBias, MasterDark
 from ..reduce.calibrated import FluxOptions
 from ..reduce.extract import FiberModel
 from ..reduce.flux import FluxScale
+from ..reduce.telluric import Transmission, at_airmass, mean_transmission
 from ..reduce.trace import PROFILE_BLOCK, ScatterModel, TraceResult
 from . import bundle
 from .layout import locate
-from .session import Task
+from .session import MissingInputError, Task
+
+HET_AIRMASS = 1.0 / float(np.cos(np.deg2rad(ZENITH_DISTANCE)))
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,37 @@ def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCal
     else:
         task.record([Decision("DEFRESP", "default response curve used", "info")])
     return FluxScale(float(exptime), float(area), float(transparency), cal.profile_scale), guide, response
+
+
+def airmass(exposure: raw.Exposure) -> float:
+    """Airmass of an exposure: of the header where it makes sense for this telescope, else at its fixed zenith distance."""
+    found = exposure.value("AIRMASS")
+    return float(found) if found is not None and 1.0 <= found < 2.0 else HET_AIRMASS
+
+
+def transmission(task: Task, options: FluxOptions, exposure: raw.Exposure) -> Transmission | None:
+    """Transmission of the air for ``--telluric``, or None; what was used is recorded with the task.
+
+    Raises
+    ------
+    MissingInputError
+        When the response of the standard is not there, or was made without the extension.
+    """
+    if options.telluric == "none":
+        return None
+    here, grid = airmass(exposure), find_channel(task.channel).wave_grid()
+    if options.telluric == "mean":
+        task.record([Decision("TELLMEAN", f"telluric correction by the mean curve at airmass {here:.3f}", "info")])
+        return mean_transmission(mean_telluric(grid), here, HET_AIRMASS)
+    path = task.input(standard_response_path(task, options))
+    with fits.open(path, memmap=False) as hdus:
+        if "TELLURIC" not in hdus:
+            raise MissingInputError(f"{path.name} holds no telluric transmission: reduce that standard again")
+        _, value, error = np.asarray(hdus["TELLURIC"].data, float)
+        there = float(hdus["TELLURIC"].header["AIRMASS"])
+    text = f"telluric correction from {path.name}, airmass {there:.3f}, brought to {here:.3f}"
+    task.record([Decision("TELLSTD", text, "info")])
+    return at_airmass(Transmission("standard", value, error), here / there)
 
 
 def standard_response_path(task: Task, options: FluxOptions):

@@ -32,6 +32,7 @@ class ExposureProducts:
     collapsed : (ny, nx) image; spaxels : its Grid
     lsf : (nf, nw) Gaussian sigma [A]
     correlation : (3,) of neighbouring rectified elements
+    neighbours : (3, nf, nw) float32, the same element by element, or None; telluric : (nw,) transmission, or None
     raw : cards of the raw primary; cards : ours
     """
 
@@ -58,6 +59,8 @@ class ExposureProducts:
     ifu_centre: tuple[float, float]
     raw: list[tuple] = field(default_factory=list)
     cards: list[tuple] = field(default_factory=list)
+    neighbours: np.ndarray | None = None
+    telluric: np.ndarray | None = None
 
 
 def _image(data: np.ndarray, name: str, unit: str = "", comment: str = "") -> fits.ImageHDU:
@@ -152,6 +155,12 @@ def multi_file(products: ExposureProducts) -> fits.HDUList:
         _spectra(p.lsf, "lsf", p, "Angstrom"),
         _image(p.dq.astype(np.uint8), "dq", "", "bits named in DQBITn of the primary header"),
     ]
+    if p.neighbours is not None:
+        hdus.append(_spectra(p.neighbours, "correlation", p, ""))
+        put(
+            hdus[-1].header,
+            [("CTYPE3", "LAG", "elements apart"), ("CRPIX3", 1.0, ""), ("CRVAL3", 1.0, ""), ("CDELT3", 1.0, "")],
+        )
     return fits.HDUList(hdus)
 
 
@@ -185,6 +194,8 @@ def spectrum_file(products: ExposureProducts) -> fits.HDUList:
             (n, names.index(n)) for n in ("wavelength", "flux", "uncertainty", "sky", "sky_uncertainty", "response")
         )
     ]
+    if p.telluric is not None:
+        columns.append(fits.Column(name="telluric", format="D", array=p.telluric.astype(np.float64)))
     table = fits.BinTableHDU.from_columns(columns, name="SPECTRUM")
     put(table.header, [("SPECSYS", "TOPOCENT", "no barycentric correction applied"), ("AIRORVAC", "air", "")])
     return fits.HDUList([primary, table])

@@ -9,6 +9,7 @@ from ..errors import PanaceaError
 from ..instrument import Standard, find_standard
 from ..instrument import channel as find_channel
 from ..reduce.flux import Response, standard_response
+from ..reduce.telluric import Transmission, measured_transmission
 from .headers import provenance_cards, put, spectral_axis
 from .session import Task
 
@@ -37,16 +38,21 @@ def read(task: Task) -> tuple[Standard, fits.HDUList]:
     return star, copy
 
 
-def response(star: Standard, hdus: fits.HDUList) -> Response:
-    """Response from the published flux and the extracted spectrum."""
+def response(star: Standard, hdus: fits.HDUList) -> tuple[Response, Transmission]:
+    """Response from the published flux and the extracted spectrum, and what the air let through in the telluric bands."""
     wave, flux, _, error, _, applied = hdus[0].data
+    if "telluric" in hdus["SPECTRUM"].columns.names:  # corrected by a mean curve: back to what was seen
+        seen = hdus["SPECTRUM"].data["telluric"]
+        flux, error = flux * seen, error * seen
     facts = find_channel(str(hdus[0].header["CHANNEL"]))
     default = np.interp(wave, *facts.response())
-    return standard_response(wave, flux / applied, error / applied, star.flux(wave), default)
+    counts, sigma, published = flux / applied, error / applied, star.flux(wave)
+    result = standard_response(wave, counts, sigma, published, default)
+    return result, measured_transmission(wave, counts, sigma, published, result)
 
 
-def response_file(task: Task, star: Standard, result: Response) -> fits.HDUList:
-    """Rows: wavelength, response, error, ratio to the default."""
+def response_file(task: Task, star: Standard, result: Response, air: Transmission, airmass: float) -> fits.HDUList:
+    """Rows: wavelength, response, error, ratio to the default; and an extension with the transmission of the air."""
     primary = fits.PrimaryHDU(np.vstack([result.wavelength, result.response, result.error, result.ratio]))
     rows = ("wavelength [Angstrom]", "response [erg ct-1]", "error [erg ct-1]", "ratio to the default")
     put(primary.header, spectral_axis(result.wavelength))
@@ -61,4 +67,10 @@ def response_file(task: Task, star: Standard, result: Response) -> fits.HDUList:
         provenance_cards(task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, {}),
     )
     primary.header["EXTNAME"] = "response"
-    return fits.HDUList([primary])
+    telluric = fits.ImageHDU(np.vstack([result.wavelength, air.value, air.error]))
+    rows = ("wavelength [Angstrom]", "transmission of the air", "its error")
+    put(telluric.header, spectral_axis(result.wavelength))
+    put(telluric.header, [(f"ROW{i}", text, "") for i, text in enumerate(rows, start=1)])
+    put(telluric.header, [("AIRMASS", airmass, "at which it holds")])
+    telluric.header["EXTNAME"] = "telluric"
+    return fits.HDUList([primary, telluric])

@@ -9,7 +9,9 @@ import numpy as np
 
 from ..decisions import Decision
 from ..instrument import channel as find_channel
+from .aperture import Extraction, extract_as_asked
 from .companion import at_wavelength, companion_decision, companion_light, extract_pair, from_dict
+from .covariance import correlation, neighbour_covariance
 from .cube import Grid, build_cube, collapse, spaxel_grid
 from .fieldmodel import usable_samples
 from .flux import FluxScale
@@ -17,6 +19,7 @@ from .maskbits import DQ
 from .rectify import rectify
 from .source import ExtractedSpectrum, PointSource, Refraction, extract_source, find_source, source_shapes
 from .spline import CommonSpectrum
+from .telluric import Transmission, correct
 
 LIMIT_SIGMA = 5.0  # of the upper limit that is given without a source
 FLUX_UNCERTAINTY = 0.05  # absolute scale with guider data; without them it is that of the transparency: unknown
@@ -33,6 +36,12 @@ class FluxOptions:
     source_y: float | None = None
     standard_date: str | None = None
     standard_obsid: int | None = None
+    extraction: str = "psf"
+    aperture: float | None = None
+    aperture_correction: bool = True
+    extract_region: str = ""
+    telluric: str = "none"
+    covariance: bool = False
 
     @property
     def fixed(self) -> tuple[float, float] | None:
@@ -56,6 +65,10 @@ class Calibrated:
     cubes : dict obs, sky, skysub; spaxels : Grid; collapsed : (ny, nx)
     lsf : (nf, nw) sigma [A]; shapes : (nf, nw) or None
     decisions : list of Decision
+    extraction : Extraction, how the spectrum was taken
+    air : Transmission by which the spectrum was divided, or None
+    neighbours : (3, nf, nw) float32 correlation of errors with those of elements 1, 2, 3 further on, or None
+    choices : dict, the user's choices of sky, extraction and telluric correction in words, for the night's table
     """
 
     grid: np.ndarray
@@ -81,6 +94,10 @@ class Calibrated:
     lsf: np.ndarray
     shapes: np.ndarray | None
     decisions: list[Decision] = field(default_factory=list)
+    extraction: Extraction = field(default_factory=lambda: Extraction("psf"))
+    air: Transmission | None = None
+    neighbours: np.ndarray | None = None
+    choices: dict[str, str] = field(default_factory=dict)
 
     def log_line(self, name: str, channel: str) -> str:
         """The line of the log that users search for."""
@@ -97,6 +114,7 @@ def calibrate(
     scale: FluxScale,
     response: np.ndarray,
     options: FluxOptions,
+    air: Transmission | None = None,
 ) -> Calibrated:
     """Calibrate one exposure.
 
@@ -107,6 +125,7 @@ def calibrate(
     sky : arrays of the sky stage: ``sky``, ``sky_variance``, ``wavelength``, ``factor``, ``gradient``, ``extra``,
         ``coef``, ``mask``; ``sky.meta`` holds the knots
     scale : FluxScale; response : (nw,) on the channel's grid
+    air : Transmission, by which the source's spectrum is divided, if any
     """
     facts = find_channel(channel)
     grid = facts.wave_grid()
@@ -129,6 +148,8 @@ def calibrate(
     sky_flux = np.where(alive[:, None], sky_density, 0.0) * factor
     dq = even.mask | np.where(alive[:, None], 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
     good = error > 0
+    sky_mode = str(sky.meta.get("sky_mode", "auto"))
+    under = level_under(skysub, good) if sky_mode == "none" else np.zeros(grid.size)
     second = from_dict(sky.meta["companion"]) if options.fixed is None else None
     second = None if second is None else at_wavelength(second, centre, refraction)
     field = (positions, grid, skysub, error**2, sky_flux, good, refraction)
@@ -136,10 +157,21 @@ def calibrate(
     # The chunks' variances take the correlation of neighbouring elements into account.
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
     source, search = find_source(
-        positions, grid, np.where(good, skysub - beside, 0.0), error**2 * correlated, sky_flux, good, refraction,
+        positions, grid, np.where(good, skysub - under - beside, 0.0), error**2 * correlated, sky_flux + under, good, refraction,
         wave_ref=centre, fixed=options.fixed, beta=tuple(sky.meta["beta_prior"]), systematic=float(sky.meta["level_scatter"]),
     )  # fmt: skip
     spectrum, shapes, limit = _spectrum(source, second, field, centre)
+    own_light = skysub - beside if options.extraction == "aperture" else skysub
+    spectrum, extraction = extract_as_asked(
+        options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
+        (own_light, error**2, sky_flux, good), (positions, grid, refraction, centre),
+    )  # fmt: skip
+    if air is not None:
+        spectrum = correct(spectrum, air)
+    neighbours = None
+    if options.covariance:
+        covariance = neighbour_covariance(variance, usable, wavelength, grid)
+        neighbours = correlation(covariance, error / factor)
     spaxels = spaxel_grid(positions)
     values = [skysub + sky_flux, sky_flux, skysub]
     cubes = dict(
@@ -154,12 +186,22 @@ def calibrate(
         [np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])]
     )
     second = second if source is not None else None
-    decisions = list(source.decisions) if source is not None else []
+    decisions = [*(source.decisions if source is not None else []), *extraction.decisions]
     decisions += [companion_decision(source, second)] if second is not None else []
+    choices = {"sky_mode": sky_mode, "extraction": extraction.how, "telluric": air.kind if air else "none"}
     return Calibrated(
         grid, response, skysub, sky_flux, error, dq, even.correlation, source, second, search, spectrum, limit, refraction, centre,
         options.wavelength_bin, positions, alive, cubes, spaxels, collapsed, lsf, shapes, decisions,
+        extraction, air, neighbours, choices,
     )  # fmt: skip
+
+
+def level_under(value: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Median over the fibres at each wavelength, (nw,): where no sky is subtracted, a source is what stands above it."""
+    some = good.any(axis=0)
+    level = np.zeros(value.shape[1])
+    level[some] = np.nanmedian(np.where(good, value, np.nan)[:, some], axis=0)
+    return level
 
 
 def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +210,8 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
     nf = wavelength.shape[0]
     extra = np.stack([np.interp(grid, wavelength[f], sky["extra"][f]) for f in range(nf)])
     density = spectrum(np.broadcast_to(grid, extra.shape).copy(), extra) * sky["gradient"][:, None]
+    if "correction" in sky:
+        density += np.stack([np.interp(grid, wavelength[f], sky["correction"][f] / unit[f]) for f in range(nf)])
     native = sky["sky_variance"] / unit**2
     variance = np.stack([np.interp(grid, wavelength[f], native[f]) for f in range(nf)])
     outside = (grid[None, :] < wavelength[:, :1]) | (grid[None, :] > wavelength[:, -1:])

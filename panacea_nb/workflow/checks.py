@@ -163,6 +163,7 @@ def as_tag(value: Any) -> str:
 
 def one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
     """A check for one of several words."""
+
     def check(value: Any) -> str:
         text = as_text(value).strip().lower()
         if text not in names:

@@ -412,6 +412,8 @@ class _Builder:
             own |= {"source_x": None, "source_y": None}  # the position was given for the target, not for its standards
         if is_response or not self._response_serves(channel):
             own |= {"standard_star_date": "", "standard_star_obsid": None}
+            if definition.telluric == "standard":
+                own["telluric"] = "none"
         return own
 
     def _is_mere_standard(self, exposure: Any) -> bool:

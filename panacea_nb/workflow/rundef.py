@@ -90,7 +90,13 @@ class RunDefinition:
         metavar="WAVE",
     )
     wavelength_bin: float = option(
-        10.0, checks.as_positive, "half-width of the collapse window", "-wb", "--wavelength_bin", unit="A", metavar="WIDTH"
+        10.0,
+        checks.as_positive,
+        "half-width of the collapse window",
+        "-wb",
+        "--wavelength_bin",
+        unit="A",
+        metavar="WIDTH",
     )
     reduce_eng: bool = option(False, checks.as_flag, "reduce engineering frames as science", "-re", "--reduce_eng")
     reduce_flt: bool = option(False, checks.as_flag, "reduce internal flats as science", "-rf", "--reduce_flt")
@@ -270,7 +276,10 @@ class RunDefinition:
         action_only=True,
     )
     force: bool = option(
-        False, checks.as_flag, "go on past a quality gate that would stop a branch (recorded in every product)", "--force"
+        False,
+        checks.as_flag,
+        "go on past a quality gate that would stop a branch (recorded in every product)",
+        "--force",
     )
 
     def __post_init__(self) -> None:
