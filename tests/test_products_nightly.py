@@ -133,10 +133,10 @@ def test_response_of_a_standard_star(star_task):
     task, made = star_task
     star, hdus = standard.read(task)
     assert star.name == "HZ_44"
-    result = standard.response(star, hdus)
+    result, air = standard.response(star, hdus)
     assert np.median(result.ratio) == pytest.approx(1.1, rel=1e-3)
     path = task.layout.response(4, 1, "orange")
-    task.save(path, standard.response_file(task, star, result))
+    task.save(path, standard.response_file(task, star, result, air, 1.22))
     assert np.allclose(bundle_response(path), result.response, rtol=1e-12, atol=0)
     with fits.open(path) as found:
         found.verify("exception")

@@ -106,6 +106,9 @@ def test_every_notebook_declares_what_it_is_given(request_of):
     asked = {"central_wave": 4000, "source_x": 1, "source_y": 1, "cal_dates": "twi=20250115", "exclude": "9,20250101:3"}
     for task in request_of(**asked).tasks.values():
         notebooks.check_parameters(task.source, task.parameters)
+    choices = {"sky_obsid": RED, "extraction": "aperture", "aperture": 1, "telluric": "mean", "covariance": True}
+    for task in request_of(**choices).tasks.values():
+        notebooks.check_parameters(task.source, task.parameters)
     for task in request_of(standard_star_date=NIGHT, standard_star_obsid=STANDARD).tasks.values():
         notebooks.check_parameters(task.source, task.parameters)
 
@@ -158,6 +161,69 @@ def test_the_named_standard_is_reduced_even_when_not_selected(request_of):
     assert f"08_standard-{STANDARD:07d}-exp01-uv" in tasks
 
 
+def test_sky_of_another_exposure_comes_first_and_even_when_not_selected(request_of):
+    made = request_of(object="ngc_1", sky_obsid=RED, sky_exp=1)
+    sky = f"06_sky-{RED:07d}-exp01-uv"
+    target, own, standard = (
+        made.tasks[f"06_sky-{obsid:07d}-exp01-uv"] for obsid in (BLUE, RED, STANDARD)
+    )
+    assert sky in target.needs
+    assert (target.parameters["sky_mode"], target.parameters["sky_obsid"], target.parameters["sky_exp"]) == ("exposure", RED, 1)
+    for task in (own, standard):  # neither the giver of the sky nor the standard borrows one
+        assert sky not in task.needs
+        assert (task.parameters["sky_mode"], task.parameters["sky_obsid"]) == ("auto", None)
+    assert f"07_flux-{BLUE:07d}-exp01-uv" in made.dependants(sky)
+    assert f"05_extract-{BLUE:07d}-exp01-uv" not in made.dependants(sky)
+
+
+def test_first_exposure_gives_the_sky_when_none_is_named(request_of):
+    made = request_of(obsid=RED, sky_obsid=BLUE)
+    assert made.tasks[f"06_sky-{RED:07d}-exp01-uv"].parameters["sky_exp"] == 1
+    assert f"06_sky-{BLUE:07d}-exp02-uv" not in made.tasks
+    second = request_of(obsid=BLUE, sky_obsid=BLUE, sky_exp=2).tasks
+    assert f"06_sky-{BLUE:07d}-exp02-uv" in second[f"06_sky-{BLUE:07d}-exp01-uv"].needs
+    assert second[f"06_sky-{BLUE:07d}-exp02-uv"].parameters["sky_mode"] == "auto"
+
+
+def test_a_standard_that_was_asked_for_may_borrow_its_sky(request_of):
+    """It waits for the sky, so the giver of the sky does not hope for the standard's profile."""
+    made = request_of(obsid=STANDARD, sky_obsid=RED)
+    assert f"06_sky-{RED:07d}-exp01-uv" in made.tasks[f"06_sky-{STANDARD:07d}-exp01-uv"].needs
+    assert not made.tasks[f"06_sky-{RED:07d}-exp01-uv"].hopes
+    named = request_of(obsid=BLUE, sky_obsid=RED, standard_star_date=NIGHT, standard_star_obsid=STANDARD)
+    assert named.tasks[f"06_sky-{STANDARD:07d}-exp01-uv"].parameters["sky_mode"] == "auto"
+
+
+def test_choices_for_the_target_are_not_for_its_standards(request_of):
+    asked = {"sky_region": "circle(0,0,3)", "extraction": "aperture", "aperture": 2, "central_wave": 4000}
+    tasks = request_of(**asked).tasks
+    sky, standard = (tasks[f"06_sky-{obsid:07d}-exp01-uv"].parameters for obsid in (BLUE, STANDARD))
+    assert (sky["sky_mode"], sky["sky_region"], sky["central_wave"]) == ("region", "circle(0,0,3)", 4000.0)
+    assert (standard["sky_mode"], standard["sky_region"], standard["central_wave"]) == ("auto", "", None)
+    flux, standard = (tasks[f"07_flux-{obsid:07d}-exp01-uv"].parameters for obsid in (BLUE, STANDARD))
+    assert (flux["extraction"], flux["aperture"]) == ("aperture", 2.0)
+    assert (standard["extraction"], standard["aperture"]) == ("psf", None)
+
+
+def test_telluric_correction_from_a_standard_needs_one_that_serves(request_of):
+    made = request_of(sides="uv,red", standard_star_date=NIGHT, standard_star_obsid=STANDARD, telluric="standard")
+    assert made.tasks[f"07_flux-{BLUE:07d}-exp01-uv"].parameters["telluric"] == "standard"
+    assert made.tasks[f"07_flux-{STANDARD:07d}-exp01-uv"].parameters["telluric"] == "none"
+    assert made.tasks[f"07_flux-{RED:07d}-exp01-red"].parameters["telluric"] == "none"
+
+
+def test_file_of_sky_fibres_is_an_input(request_of, tmp_path):
+    mask = tmp_path / "sky.txt"
+    mask.write_text("1-30\n")
+    first = request_of(sky_mask=str(mask)).tasks
+    mask.write_text("1-40\n")
+    second = request_of(sky_mask=str(mask)).tasks
+    name, standard = (f"06_sky-{obsid:07d}-exp01-uv" for obsid in (BLUE, STANDARD))
+    assert first[name].facts != second[name].facts
+    assert first[standard].facts == second[standard].facts == {}
+    assert request_of(sky_mask="1-30").tasks[name].facts == {}
+
+
 def test_response_of_another_night_is_an_input_or_a_clear_problem(request_of, tmp_path):
     asked = {"standard_star_date": "20250101", "standard_star_obsid": 5}
     name = f"07_flux-{BLUE:07d}-exp01-uv"
@@ -180,6 +246,9 @@ def test_response_of_another_night_is_an_input_or_a_clear_problem(request_of, tm
     [
         ({"standard_star_date": NIGHT, "standard_star_obsid": 999}, "no science exposure of obsid 999"),
         ({"standard_star_date": NIGHT, "standard_star_obsid": BLUE}, "no standard star with a published table"),
+        ({"sky_obsid": 999}, "no science exposure of obsid 999 to take the sky from"),
+        ({"sky_obsid": BLUE, "sky_exp": 5}, f"obsid {BLUE} exposure 5 .*; it has exposures 1, 2"),
+        ({"sky_mask": "/no/such/mask.fits"}, "--sky_mask /no/such/mask.fits cannot be read: No such file"),
         ({"object": "M31"}, "OBJECT containing 'M31'.*HD_19445_056_E, NGC_1_056_E, NGC_2_066_W"),
         ({"obsid": 77}, "obsid 77"),
         ({"central_wave": 9000.0}, "lies in none of the channels"),
@@ -253,6 +322,11 @@ def changed(before: plan.Plan, after: plan.Plan, output: Path) -> set[str]:
         ({"use_flat": True}, {"00_inventory", "02_trace", "04_flat"}),
         ({"correct_ftf": True}, {"06_sky"}),
         ({"wavelength_bin": 20.0}, {"07_flux"}),
+        ({"central_wave": 4000.0}, {"07_flux"}),
+        ({"sky_region": "circle(0,0,3)"}, {"06_sky"}),
+        ({"sky_exclude": "circle(0,0,3)", "sky_refine": "pca"}, {"06_sky"}),
+        ({"extraction": "aperture", "aperture": 2.0}, {"07_flux"}),
+        ({"telluric": "mean", "covariance": True}, {"07_flux"}),
         ({"source_x": 1.0, "source_y": 1.0}, {"07_flux"}),
         ({"jobs": 3, "overwrite": True, "tag": ""}, set()),
         ({"exclude": "2"}, {"00_inventory", "02_trace", "04_flat"}),  # the twilights

@@ -57,6 +57,23 @@ def test_values_are_brought_to_their_types():
         ({"cal_dates": {"twi": "yesterday"}}, "twi=yesterday is not a date"),
         ({"exclude": "12;13"}, "holds '12;13'"),
         ({"object": "a\nb"}, "--object: .* holds control characters"),
+        ({"sky_mode": "dark"}, "--sky_mode: 'dark' is none of auto, region, mask, exposure, none"),
+        ({"sky_mode": "region"}, "--sky_mode region needs --sky_region"),
+        ({"sky_mode": "exposure"}, "--sky_mode exposure needs --sky_obsid"),
+        ({"sky_mode": "none", "sky_mask": "1-9"}, "--sky_mask is for --sky_mode mask, not none"),
+        ({"sky_region": "circle(0,0,1)", "sky_obsid": 3}, "--sky_region and --sky_obsid exclude each other"),
+        ({"sky_region": "circle(0,0)"}, "--sky_region: .* is no region .circle.0,0..: write circle.x,y,r."),
+        ({"sky_exclude": "box(0,0,1)"}, "--sky_exclude: .* is no region"),
+        ({"sky_exp": 1}, "give --sky_obsid with it"),
+        ({"sky_obsid": 3, "sky_exp": 0}, "--sky_exp: exposures are counted from 1"),
+        ({"sky_degree": 4}, "--sky_degree: '4' must be 0 to 3"),
+        ({"sky_refine": "magic"}, "is none of none, polynomial, pca"),
+        ({"extraction": "sum"}, "is none of psf, aperture, extended"),
+        ({"aperture": 2.0}, "--aperture is for --extraction aperture, not psf"),
+        ({"extraction": "extended", "no_aperture_correction": True}, "--no_aperture_correction is for --extraction aperture"),
+        ({"extraction": "aperture", "aperture": 0}, "--aperture: '0' must be greater than 0"),
+        ({"extract_region": "circle(0,0,1)"}, "--extract_region is for --extraction extended, not psf"),
+        ({"telluric": "standard"}, "--telluric standard needs --standard_star_date and --standard_star_obsid"),
         ({"jobs": 1.5}, "--jobs: '1.5' is not a whole number"),
     ],
 )
@@ -67,11 +84,36 @@ def test_nonsense_is_refused_in_one_line_that_names_the_option(values, message):
     assert isinstance(caught.value, RequestError)
 
 
+@pytest.mark.parametrize(
+    ("values", "mode"),
+    [
+        ({}, "auto"),
+        ({"sky_exclude": "circle(0,0,2)"}, "auto"),
+        ({"sky_region": "Annulus(0, 0, 2.5, 4) + circle(3,-1,1e0)"}, "region"),
+        ({"sky_mask": "1-20,35"}, "mask"),
+        ({"sky_obsid": 7, "sky_exp": 2}, "exposure"),
+        ({"sky_mode": "NONE"}, "none"),
+    ],
+)
+def test_mode_of_the_sky_follows_from_what_is_given(values, mode):
+    made = RunDefinition(night=NIGHT, **values)
+    assert made.sky_mode == mode
+    assert RunDefinition.from_dict(made.to_dict()) == made
+
+
+def test_mask_is_a_list_or_a_file(tmp_path):
+    assert RunDefinition(night=NIGHT, sky_mask="1-20, 35").sky_mask_file is None
+    assert RunDefinition(night=NIGHT).sky_mask_file is None
+    assert RunDefinition(night=NIGHT, sky_mask=str(tmp_path / "a.fits")).sky_mask_file == tmp_path / "a.fits"
+
+
 def test_yaml_brings_every_option_back(tmp_path):
     made = RunDefinition(
         night=NIGHT, sides="red", object="HD 19445: é", use_flat=True, central_wave=7000.5, source_x=-0.25, source_y=1,
         standard_star_date="20250101", standard_star_obsid=9, tag="v2", obsid=12, exp=1, exclude="8,20250101:9",
         cal_dates={"cmp": "20250110"},
+        sky_exclude="circle(1,-0.5,2)", sky_mask="1-9", sky_refine="pca", extraction="aperture", aperture=1.5,
+        no_aperture_correction=True, telluric="standard", covariance=True,
         jobs=0, until="06", redo=["sky", "07"], force=True, overwrite=True, baseraw="/r w",
     )  # fmt: skip
     made.write(tmp_path / "run.yaml")

@@ -227,7 +227,8 @@ def borrowed_sky(
         step = covariance @ ((columns * weight.ravel()) @ rest.ravel())
         scale = scale + step[:-1]
         moved += float(np.clip(step[-1], -1.0, 1.0))
-        clipped = (np.abs(rest) > LINE_SIGMA * np.sqrt(sigma2)) | _object_lines(rest, lines, sigma2, usable, wavelength)
+        left = high_pass(fill_gaps(data - model, usable)) - (step @ columns).reshape(data.shape)
+        clipped = (np.abs(left) > LINE_SIGMA * np.sqrt(sigma2)) | _object_lines(left, lines, sigma2, usable, wavelength)
     decisions = []
     error = np.sqrt(np.diag(covariance)[:-1])
     if not (error[0] < MAX_SCALE_ERROR * abs(scale[0]) and scale[0] > 0):
