@@ -164,11 +164,13 @@ def test_the_named_standard_is_reduced_even_when_not_selected(request_of):
 def test_sky_of_another_exposure_comes_first_and_even_when_not_selected(request_of):
     made = request_of(object="ngc_1", sky_obsid=RED, sky_exp=1)
     sky = f"06_sky-{RED:07d}-exp01-uv"
-    target, own, standard = (
-        made.tasks[f"06_sky-{obsid:07d}-exp01-uv"] for obsid in (BLUE, RED, STANDARD)
-    )
+    target, own, standard = (made.tasks[f"06_sky-{obsid:07d}-exp01-uv"] for obsid in (BLUE, RED, STANDARD))
     assert sky in target.needs
-    assert (target.parameters["sky_mode"], target.parameters["sky_obsid"], target.parameters["sky_exp"]) == ("exposure", RED, 1)
+    assert (target.parameters["sky_mode"], target.parameters["sky_obsid"], target.parameters["sky_exp"]) == (
+        "exposure",
+        RED,
+        1,
+    )
     for task in (own, standard):  # neither the giver of the sky nor the standard borrows one
         assert sky not in task.needs
         assert (task.parameters["sky_mode"], task.parameters["sky_obsid"]) == ("auto", None)

@@ -70,7 +70,10 @@ def test_values_are_brought_to_their_types():
         ({"sky_refine": "magic"}, "is none of none, polynomial, pca"),
         ({"extraction": "sum"}, "is none of psf, aperture, extended"),
         ({"aperture": 2.0}, "--aperture is for --extraction aperture, not psf"),
-        ({"extraction": "extended", "no_aperture_correction": True}, "--no_aperture_correction is for --extraction aperture"),
+        (
+            {"extraction": "extended", "no_aperture_correction": True},
+            "--no_aperture_correction is for --extraction aperture",
+        ),
         ({"extraction": "aperture", "aperture": 0}, "--aperture: '0' must be greater than 0"),
         ({"extract_region": "circle(0,0,1)"}, "--extract_region is for --extraction extended, not psf"),
         ({"telluric": "standard"}, "--telluric standard needs --standard_star_date and --standard_star_obsid"),

@@ -1,0 +1,389 @@
+"""Exposures and channels of a target become one spectrum: common grid, scales from the overlaps, unbiased weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from ..decisions import Decision
+
+GRID = (3650.0, 10500.0, 0.7)  # A: first, last, step, as users of LRS2Multi know it
+OVERLAPS = {
+    ("uv", "orange"): (4635.0, 4645.0),
+    ("orange", "red"): (6450.0, 6950.0),
+    ("red", "farred"): (8275.0, 8400.0),
+}  # A, in which both channels measure the same light (LRS2Multi)
+ORDER = ("uv", "orange", "red", "farred")
+ANCHOR = ("orange", "red", "uv", "farred")  # the channel whose flux scale is kept: the first that is there
+MIN_SIGNIFICANCE = 10.0  # of a scale factor: noisier ones are left at 1
+MAX_SCALE = 3.0  # more than that is no difference of transparency or aperture
+OUTLIER_SIGMA = 6.0  # of a sample against the other exposures
+OUTLIER_SHARE = 0.2  # of the flux, which seeing and centring may change from exposure to exposure
+LIGHT_SPEED = 299792.458  # km/s
+
+
+@dataclass(frozen=True)
+class Part:
+    """The extracted spectrum of one exposure in one channel.
+
+    Attributes
+    ----------
+    channel : str; obsid, exp : int
+    wave : (n,) [A, air, topocentric], even steps
+    flux, error, sky, sky_error : (n,) [erg/s/cm2/A]; error 0: not measured
+    telluric : (n,) transmission by which the flux was divided; 1 where it was not
+    sigma : (n,) Gaussian sigma of the line-spread function [A]
+    velocity : float, barycentric correction of the exposure [km/s], not applied
+    exptime : float [s]
+    """
+
+    channel: str
+    obsid: int
+    exp: int
+    wave: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    sky: np.ndarray
+    sky_error: np.ndarray
+    telluric: np.ndarray
+    sigma: np.ndarray
+    velocity: float = 0.0
+    exptime: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.obsid:07d}_exp{self.exp:02d}_{self.channel}"
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Attributes
+    ----------
+    wave : (n,) [A]
+    flux, error, sky, sky_error : (n,); error 0 where nothing was measured
+    telluric : (n,)
+    count : (n,) int, exposures x channels that took part
+    parts : list of Part, as they went in: scaled, on their own grids
+    scales : dict name -> factor applied
+    rejected : dict name -> number of samples that disagreed with the other exposures
+    correlation : float, of neighbouring elements of the common grid
+    decisions : list of Decision
+    """
+
+    wave: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    sky: np.ndarray
+    sky_error: np.ndarray
+    telluric: np.ndarray
+    count: np.ndarray
+    parts: list[Part]
+    scales: dict[str, float]
+    rejected: dict[str, int]
+    correlation: float
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def common_grid(first: float = GRID[0], last: float = GRID[1], step: float = GRID[2]) -> np.ndarray:
+    """Wavelengths (n,) [A] of combined spectra."""
+    return first + step * np.arange(int(round((last - first) / step)) + 1)
+
+
+def air_to_vacuum(wave: np.ndarray) -> np.ndarray:
+    """Vacuum wavelengths of air wavelengths [A]: the inverse of Morton (1991, ApJS 77, 119), as the VALD data base gives it."""
+    s2 = (1e4 / np.asarray(wave, float)) ** 2
+    index = 1 + 8.336624212083e-5 + 0.02408926869968 / (130.1065924522 - s2) + 1.599740894897e-4 / (38.92568793293 - s2)
+    return wave * index
+
+
+def resampling(wave: np.ndarray, grid: np.ndarray) -> csr_array:
+    """Matrix (n_grid, n) of the shares that the samples of one grid have in those of another.
+
+    Flux densities are averaged over the width of each new sample, so that flux is kept (as Carnall 2017, arXiv:1705.05165, does).
+    Rows without full cover are empty.
+    """
+    edges = _edges(np.asarray(wave, float))
+    target = _edges(np.asarray(grid, float))
+    low = np.searchsorted(edges, target[:-1], side="right") - 1
+    high = np.searchsorted(edges, target[1:], side="left") - 1
+    inside = (low >= 0) & (high < wave.size) & (target[:-1] >= edges[0]) & (target[1:] <= edges[-1])
+    rows, columns, values = [], [], []
+    most = int((high - low)[inside].max(initial=0)) + 1
+    index = np.flatnonzero(inside)
+    for k in range(most):
+        column = low[index] + k
+        take = column <= high[index]
+        r, c = index[take], column[take]
+        share = np.minimum(edges[c + 1], target[r + 1]) - np.maximum(edges[c], target[r])
+        rows.append(r), columns.append(c), values.append(share / (target[r + 1] - target[r]))
+    shape = (grid.size, wave.size)
+    return csr_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
+
+
+def _edges(wave: np.ndarray) -> np.ndarray:
+    middle = 0.5 * (wave[1:] + wave[:-1])
+    return np.concatenate([[2 * wave[0] - middle[0]], middle, [2 * wave[-1] - middle[-1]]])
+
+
+def on_grid(part: Part, grid: np.ndarray, wave: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """A part's arrays on a common grid; error 0 where less than the whole of a sample was measured.
+
+    ``wave`` (n,) stands for the part's own wavelengths where these were corrected.
+    """
+    matrix = resampling(part.wave if wave is None else wave, grid)
+    good = (part.error > 0).astype(float)
+    full = (matrix @ good) > 0.999
+    out = {name: np.where(full, matrix @ np.where(good > 0, getattr(part, name), 0.0), 0.0) for name in ("flux", "sky")}
+    square = matrix.multiply(matrix)
+    for name in ("error", "sky_error"):
+        out[name] = np.where(full, np.sqrt(square @ getattr(part, name) ** 2), 0.0)
+    out["telluric"] = np.where(full, matrix @ part.telluric, 1.0)
+    return out
+
+
+def neighbour_correlation(wave: np.ndarray, grid: np.ndarray) -> float:
+    """Correlation of neighbouring samples that the resampling makes, mean over the grid."""
+    matrix = resampling(wave, grid)
+    square = matrix.multiply(matrix).sum(axis=1)
+    both = matrix[:-1].multiply(matrix[1:]).sum(axis=1)
+    used = (square[:-1] > 0) & (square[1:] > 0)
+    return float(np.mean(both[used] / np.sqrt(square[:-1][used] * square[1:][used]))) if used.any() else 0.0
+
+
+def flux_ratio(a: np.ndarray, ea: np.ndarray, b: np.ndarray, eb: np.ndarray) -> tuple[float, float]:
+    """Factor by which spectrum ``b`` must be multiplied to agree with ``a``, and its error.
+
+    Both are noisy: the sum of (a - s b)^2 / (ea^2 + s^2 eb^2) is made least by repeated linear fits whose weights do not follow the
+    noise.  Samples that stand out (cosmic rays, variable lines) lose their weight.
+
+    Returns
+    -------
+    factor, error : NaN and inf when there is nothing to compare
+    """
+    use = (ea > 0) & (eb > 0)
+    if use.sum() < 5:
+        return float("nan"), float("inf")
+    a, ea, b, eb = a[use], ea[use], b[use], eb[use]
+    scale, keep = 1.0, np.ones(a.size, bool)
+    error = float("inf")
+    for _ in range(15):
+        w = keep / (ea**2 + scale**2 * eb**2)
+        # The part of b that is signal: its own noise would pull the factor down.
+        power = (w * (b**2 - eb**2)).sum()
+        if power <= 0:
+            return float("nan"), float("inf")
+        new = float((w * a * b).sum() / power)
+        error = float(np.sqrt((w * (b**2)).sum()) / power)
+        rest = (a - new * b) * np.sqrt(1.0 / (ea**2 + new**2 * eb**2))
+        spread = max(1.0, 1.4826 * float(np.median(np.abs(rest))))
+        keep = np.abs(rest) < 4 * spread
+        if abs(new - scale) < 1e-5 * abs(new):
+            break
+        scale = new
+    return new, error
+
+
+def exposure_scales(parts: Sequence[Part]) -> tuple[dict[str, float], list[Decision]]:
+    """Factors that bring the exposures of each channel to their common mean.
+
+    Every exposure is compared with the first of its channel; the mean of all, weighted by exposure time, keeps its flux.
+    """
+    scales: dict[str, float] = {part.name: 1.0 for part in parts}
+    decisions = []
+    for channel in ORDER:
+        own = [part for part in parts if part.channel == channel]
+        if len(own) < 2:
+            continue
+        first, found = own[0], [1.0]
+        for part in own[1:]:
+            here = on_grid(part, first.wave) if not np.array_equal(part.wave, first.wave) else part.__dict__
+            ratio, error = flux_ratio(first.flux, first.error, here["flux"], here["error"])
+            sure = ratio > MIN_SIGNIFICANCE * error and 1 / MAX_SCALE < ratio < MAX_SCALE
+            if not sure:
+                text = f"{part.name}: too faint, or too different, to be scaled to {first.name}; its flux is kept"
+                decisions.append(Decision("NOSCALE", text, "info"))
+            found.append(ratio if sure else 1.0)
+        times = np.array([max(part.exptime, 1.0) for part in own])
+        # On the scale of the first, the true mean is that of what each measured.
+        mean = float((times / np.array(found)).sum() / times.sum())
+        for part, ratio in zip(own, found, strict=True):
+            scales[part.name] = ratio * mean
+    return scales, decisions
+
+
+def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.ndarray):
+    """Factors that join the channels in their overlaps, from the anchor outwards.
+
+    Parameters
+    ----------
+    spectra : channel -> (flux, error) on ``grid``
+
+    Returns
+    -------
+    scales : channel -> factor; decisions
+    """
+    scales = dict.fromkeys(spectra, 1.0)
+    decisions = []
+    anchor = next(name for name in ANCHOR if name in spectra)
+    start = ORDER.index(anchor)
+    chain = [(ORDER[i], ORDER[i + 1]) for i in range(start, len(ORDER) - 1)]
+    chain += [(ORDER[i], ORDER[i - 1]) for i in range(start, 0, -1)]
+    for known, new in chain:
+        if known not in spectra or new not in spectra:
+            continue
+        low, high = OVERLAPS.get((known, new)) or OVERLAPS[(new, known)]
+        inside = (grid >= low) & (grid <= high)
+        (a, ea), (b, eb) = ((x[inside], e[inside]) for x, e in (spectra[known], spectra[new]))
+        ratio, error = flux_ratio(scales[known] * a, scales[known] * ea, b, eb)
+        if ratio > MIN_SIGNIFICANCE * error and 1 / MAX_SCALE < ratio < MAX_SCALE:
+            scales[new] = ratio
+            text = f"{new} multiplied by {ratio:.4f} +- {error:.4f} to agree with {known} at {low:.0f}-{high:.0f} A"
+            decisions.append(Decision("SCALED", text, "info"))
+        else:
+            scales[new] = scales[known]
+            text = f"{new} cannot be scaled to {known}: the overlap at {low:.0f}-{high:.0f} A has too little signal"
+            decisions.append(Decision("NOOVERLAP", text, "info"))
+    return scales, decisions
+
+
+def smoothed(part: Part, sigma: np.ndarray) -> Part:
+    """The part with lines as wide as ``sigma`` (n,) [A]; where its own are wider already, nothing is done."""
+    extra = np.sqrt(np.maximum(sigma**2 - part.sigma**2, 0.0))
+    step = part.wave[1] - part.wave[0]
+    reach = int(np.ceil(5 * extra.max() / step))
+    if reach == 0:
+        return part
+    offsets = np.arange(-reach, reach + 1) * step
+    kernel = np.exp(-0.5 * (offsets[None, :] / np.maximum(extra, 0.05 * step)[:, None]) ** 2)
+    index = np.clip(np.arange(part.wave.size)[:, None] + np.arange(-reach, reach + 1), 0, part.wave.size - 1)
+    weight = kernel * (part.error > 0)[index]
+    total = weight.sum(axis=1)
+    safe = np.where(total > 0, total, 1.0)
+    good = (part.error > 0) & (total > 0)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.where(good, (weight * values[index]).sum(axis=1) / safe, 0.0)
+
+    def error(values: np.ndarray) -> np.ndarray:
+        return np.where(good, np.sqrt((weight**2 * values[index] ** 2).sum(axis=1)) / safe, 0.0)
+
+    return replace(
+        part, flux=mean(part.flux), sky=mean(part.sky), error=error(part.error), sky_error=error(part.sky_error),
+        sigma=np.maximum(part.sigma, sigma),
+    )  # fmt: skip
+
+
+def scaled(part: Part, factor: float) -> Part:
+    """The part with flux, sky and errors multiplied."""
+    names = ("flux", "error", "sky", "sky_error")
+    return replace(part, **{name: factor * getattr(part, name) for name in names})
+
+
+def disagreeing(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Samples (n_parts, n) bool that stand above the other exposures of the same channel: cosmic rays that were left.
+
+    A sample is compared with the weighted mean of the others; where there are two, the brighter one stands out.
+    """
+    weight = np.where(error > 0, 1.0 / np.where(error > 0, error, 1.0) ** 2, 0.0)
+    total, light = weight.sum(axis=0), (weight * flux).sum(axis=0)
+    rest = total - weight
+    some = (rest > 0) & (weight > 0)
+    others = np.where(some, (light - weight * flux) / np.where(some, rest, 1.0), 0.0)
+    sigma = np.sqrt(np.where(some, error**2 + 1.0 / np.where(some, rest, 1.0), np.inf))
+    return some & (flux - others > OUTLIER_SIGMA * sigma + OUTLIER_SHARE * np.abs(others))
+
+
+def combine_spectra(
+    parts: Sequence[Part],
+    grid: np.ndarray | None = None,
+    *,
+    barycentric: bool = False,
+    vacuum: bool = False,
+    match_resolution: bool = False,
+) -> Combined:
+    """One spectrum of a target from all its exposures and channels.
+
+    Each part is resampled once.  The weights are the inverse variances of the extraction, which come from models of the light and
+    not from the noisy samples: they do not bias faint flux (weights from the data would favour samples that are low by chance).
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    grid : (n,), optional; wavelengths of the result [A], in the frame and medium that the options choose
+    barycentric : bool; move the wavelengths to the barycentre of the solar system
+    vacuum : bool; wavelengths in vacuum
+    match_resolution : bool; smooth all channels to the widest line-spread function
+
+    Raises
+    ------
+    ValueError
+        If there is no part.
+    """
+    if not parts:
+        raise ValueError("there is no spectrum to combine")
+    grid = common_grid() if grid is None else grid
+    decisions: list[Decision] = []
+    if match_resolution:
+        widest = max(float(np.median(part.sigma)) for part in parts)
+        parts = [smoothed(part, np.full(part.wave.size, widest)) for part in parts]
+        decisions.append(Decision("SMOOTHED", f"all spectra smoothed to a line width of sigma {widest:.2f} A", "info"))
+    scales, found = exposure_scales(parts)
+    decisions += found
+    parts = [scaled(part, scales[part.name]) for part in parts]
+    waves = []
+    for part in parts:
+        # In the order in which light was changed: air to vacuum where the telescope stands, then the motion of the Earth.
+        wave = air_to_vacuum(part.wave) if vacuum else part.wave
+        waves.append(wave * (1 + part.velocity / LIGHT_SPEED) if barycentric else wave)
+    placed = [on_grid(part, grid, wave) for part, wave in zip(parts, waves, strict=True)]
+    rejected = {part.name: 0 for part in parts}
+    means: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for channel in ORDER:
+        own = [i for i, part in enumerate(parts) if part.channel == channel]
+        if not own:
+            continue
+        if len(own) > 1:
+            flux, error = (np.stack([placed[i][name] for i in own]) for name in ("flux", "error"))
+            for i, out in zip(own, disagreeing(flux, error), strict=True):
+                placed[i]["error"] = np.where(out, 0.0, placed[i]["error"])
+                rejected[parts[i].name] = int(out.sum())
+        mean = _weighted([placed[i] for i in own])
+        means[channel] = mean["flux"], mean["error"]
+    factors, found = channel_scales(means, grid)
+    decisions += found
+    for i, part in enumerate(parts):
+        factor = factors[part.channel]
+        scales[part.name] *= factor
+        for name in ("flux", "error", "sky", "sky_error"):
+            placed[i][name] = factor * placed[i][name]
+    parts = [scaled(part, factors[part.channel]) for part in parts]
+    total = _weighted(placed)
+    correlation = float(np.mean([neighbour_correlation(wave, grid) for wave in waves]))
+    return Combined(
+        grid, total["flux"], total["error"], total["sky"], total["sky_error"], total["telluric"], total["count"],
+        list(parts), scales, rejected, correlation, decisions,
+    )  # fmt: skip
+
+
+def _weighted(placed: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Inverse-variance mean of parts on one grid."""
+    error = np.stack([one["error"] for one in placed])
+    weight = np.where(error > 0, 1.0 / np.where(error > 0, error, 1.0) ** 2, 0.0)
+    total = weight.sum(axis=0)
+    safe = np.where(total > 0, total, 1.0)
+
+    def mean(name: str) -> np.ndarray:
+        return (weight * np.stack([one[name] for one in placed])).sum(axis=0) / safe
+
+    sky_error = np.stack([one["sky_error"] for one in placed])
+    return {
+        "flux": mean("flux"),
+        "sky": mean("sky"),
+        "error": np.where(total > 0, 1.0 / np.sqrt(safe), 0.0),
+        "sky_error": np.sqrt((weight**2 * sky_error**2).sum(axis=0)) / safe,
+        "telluric": np.where(total > 0, mean("telluric"), 1.0),
+        "count": (weight > 0).sum(axis=0).astype(np.int16),
+    }
