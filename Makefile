@@ -84,7 +84,7 @@ check-raw: $(RUN) ## inspect a real mirror and reduce one exposure of it: make c
 lock: ## write the lock files again from pyproject.toml (maintainers; needs uv)
 	@for extra in '' dev lab; do \
 	    echo 'setuptools>=77' | uv pip compile -q pyproject.toml - --universal --python-version 3.11 --generate-hashes \
-	        --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+	        --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras --custom-compile-command 'make lock' \
 	        $${extra:+--extra $$extra -c requirements.lock} -o requirements$${extra:+-$$extra}.lock || exit; \
 	done
 
