@@ -116,7 +116,7 @@ def read_lock(name: str) -> dict[str, set[str]]:
     text = (ROOT / name).read_text(encoding="utf-8")
     for line in text.replace("\\\n", " ").splitlines():
         if line.strip() and not line.startswith("#"):
-            match = re.match(r"([a-zA-Z0-9._-]+)==(\S+)", line)
+            match = re.match(r"([a-zA-Z0-9._-]+)(?:\[[^\]]+\])?==(\S+)", line)
             assert match, line
             assert "--hash=sha256:" in line, line
             pins.setdefault(canonicalize_name(match[1]), set()).add(match[2])
@@ -138,6 +138,24 @@ def test_lock_files_pin_what_pyproject_asks_for(name):
         assert all(requirement.specifier.contains(version, prereleases=True) for version in versions), requirement
     shared = read_lock("requirements.lock")
     assert {package: pins[package] for package in shared} == shared
+
+
+def test_lock_file_names_the_extras_that_its_packages_ask_for():
+    """With hashes required, pip refuses ``coverage[toml]`` where the lock says ``coverage`` once a newer release is out."""
+    text = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
+    locked = set(read_lock("requirements-dev.lock"))
+    missing = set()
+    for owner in importlib.metadata.distributions():
+        if canonicalize_name(owner.metadata["Name"]) not in locked:
+            continue
+        for asked in map(Requirement, owner.requires or []):
+            if asked.extras and canonicalize_name(asked.name) in locked and _applies(asked):
+                missing |= {f"{asked.name}[{e}]" for e in asked.extras if not re.search(rf"^{asked.name}\[.*\b{e}\b", text, re.M)}
+    assert not missing
+
+
+def _applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
 
 
 def test_the_version_is_the_same_everywhere():
