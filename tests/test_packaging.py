@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -145,12 +145,16 @@ def test_lock_file_names_the_extras_that_its_packages_ask_for():
     text = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
     locked = set(read_lock("requirements-dev.lock"))
     missing = set()
-    for owner in importlib.metadata.distributions():
+    for owner in distributions():
         if canonicalize_name(owner.metadata["Name"]) not in locked:
             continue
         for asked in map(Requirement, owner.requires or []):
             if asked.extras and canonicalize_name(asked.name) in locked and _applies(asked):
-                missing |= {f"{asked.name}[{e}]" for e in asked.extras if not re.search(rf"^{asked.name}\[.*\b{e}\b", text, re.M)}
+                missing |= {
+                    f"{asked.name}[{e}]"
+                    for e in asked.extras
+                    if not re.search(rf"^{asked.name}\[.*\b{e}\b", text, re.M)
+                }
     assert not missing
 
 

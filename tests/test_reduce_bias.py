@@ -68,6 +68,14 @@ def test_read_noise_of_integer_frames_within_two_per_cent(master):
     assert master.n_frames == N
 
 
+def test_rows_that_do_not_wander_are_told_from_those_that_do(master, frames):
+    assert master.row_scatter == pytest.approx(0.0, abs=0.1)  # the noise of 160 columns alone is 0.2 to 0.3 e-
+    rng = np.random.default_rng(12)
+    size = np.repeat([0.4, 0.8], AMP_ROWS)[:, None]
+    moved = [channel_image(f.data + size * rng.standard_normal((NY, 1))) for f in frames]
+    assert master_bias(moved).row_scatter == pytest.approx([0.4, 0.8], rel=0.05)
+
+
 def test_denoised_bias_has_a_fraction_of_the_averages_noise(master, truth):
     clean = np.ones(truth.shape, bool)
     clean[HOT] = clean[NOISY] = False

@@ -33,6 +33,8 @@ class MasterBias:
     bad : (ny, nx) bool, pixels whose noise or level cannot be trusted
     n_frames : int
     drift : (n_frames, 2) float [e-], mean level of each frame and amplifier against the master
+    row_scatter : (2,) float [e-], by which the rows of a frame wander about the master beyond the noise of their pixels:
+        what the overscan does not know of them
     """
 
     data: np.ndarray
@@ -41,6 +43,7 @@ class MasterBias:
     bad: np.ndarray
     n_frames: int
     drift: np.ndarray
+    row_scatter: np.ndarray
 
 
 def clipped_mean(frames: np.ndarray, sigma: np.ndarray | float, clip: float = 5.0) -> np.ndarray:
@@ -125,20 +128,32 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
         first = max(_clipped_rms(part - np.median(part, axis=0)), 0.3)
         noise[k] = _clipped_rms(part - clipped_mean(part, first)) * np.sqrt(n / (n - 1))
     average, scatter = np.empty((ny, nx), np.float32), np.empty((ny, nx), np.float32)
+    row_level = np.empty((n, ny))
     # A few rows of all frames at a time: memory does not grow with more than the frames themselves.
     for start in range(0, ny, ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         k = int(start >= AMP_ROWS)
         part = np.stack([f.data[rows] - np.float32(level[i, k] - centre[k]) for i, f in enumerate(frames)])
         average[rows] = clipped_mean(part, np.float32(noise[k]))
-        scatter[rows] = np.sqrt(np.square(part - average[rows]).mean(axis=0) * n / (n - 1))
+        part -= average[rows]
+        scatter[rows] = np.sqrt(np.square(part).mean(axis=0) * n / (n - 1))
+        row_level[:, rows] = np.clip(part, -5 * noise[k], 5 * noise[k]).mean(axis=2)
     bad = scatter > 4.0 * np.repeat(noise, AMP_ROWS)[:, None]
-    return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre)
+    wander = np.array([_row_scatter(row_level[:, rows], sigma, nx) for rows, sigma in zip(both, noise, strict=True)])
+    return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre, wander)
 
 
-def _clipped_rms(deviation: np.ndarray) -> float:
-    """RMS of what lies within five sigma."""
-    sigma = 1.4826 * float(np.median(np.abs(deviation))) + 0.3
+def _row_scatter(level: np.ndarray, noise: float, nx: int) -> float:
+    """Scatter [e-] of the rows' levels (n_frames, rows) about the mean of the frames, beyond that of ``nx`` pixels of ``noise``."""
+    n = level.shape[0]
+    level = level - np.median(level, axis=1, keepdims=True)
+    variance = _clipped_rms(level, floor=0.0) ** 2 * n / (n - 1)
+    return float(np.sqrt(max(variance - noise**2 / nx, 0.0)))
+
+
+def _clipped_rms(deviation: np.ndarray, floor: float = 0.3) -> float:
+    """RMS of what lies within five sigma; ``floor`` is added to the first guess of it, for integers have a coarse median."""
+    sigma = 1.4826 * float(np.median(np.abs(deviation))) + floor
     for _ in range(3):
         sigma = float(np.sqrt(np.mean(np.square(deviation[np.abs(deviation) < 5 * sigma]))))
     return sigma

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from .extract import FiberModel
 from .kernels import extract_columns, model_columns
 
-LEVEL_PRIOR = 0.5  # e-, of a row's level about its amplifier's, after the overscan has been subtracted
+LEAST_SCATTER = 0.01  # e-, of the rows' levels: less makes no difference to any fibre
 PROFILE_ERROR = 0.005  # of a row's light: what the fibre profiles may be wrong by in all columns alike
 PIXEL_ERROR = 0.02  # of a pixel's light
 STRIDE = 2  # columns; a level is known to 0.1 e- from half of them
@@ -16,7 +16,13 @@ MAX_ITERATIONS = 25
 
 
 def row_levels(
-    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray, stride: int = STRIDE
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    light: np.ndarray,
+    scatter: np.ndarray,
+    stride: int = STRIDE,
 ) -> np.ndarray:
     """Constant that each row has beside the fibres' light, (ny, 1) float32 [e-].
 
@@ -34,6 +40,8 @@ def row_levels(
     bad : (ny, nx) bool
     model : FiberModel
     light : (ny, nx) [e-], expected light of the fibres, for the weights: rows with much light say little
+    scatter : (2,) [e-], of the rows' levels about their amplifier's after the overscan was subtracted, as the bias frames show it:
+        the prior, without which rows that do not wander would get the noise of this fit
     """
     ny = image.shape[0]
     part = slice(None, None, stride)
@@ -51,13 +59,24 @@ def row_levels(
         amplitude = extract_columns(data, weight, window, first, model.alive, 1e-9)[0]
         return (weight * (data - model_columns(amplitude, window, first, ny))).sum(axis=0, dtype=float)
 
-    def normal(levels: np.ndarray) -> np.ndarray:
-        rows = np.ascontiguousarray(np.broadcast_to(levels.astype(np.float32), columns.shape))
-        mean = np.repeat([levels[: ny // 2].mean(), levels[ny // 2 :].mean()], [ny // 2, ny - ny // 2])
-        return unexplained(rows) + (levels - mean) / LEVEL_PRIOR**2
+    amplifier = np.repeat([0, 1], [ny // 2, ny - ny // 2])
+    prior = 1.0 / np.maximum(scatter, LEAST_SCATTER)[amplifier] ** 2
 
-    diagonal = total + 1.0 / LEVEL_PRIOR**2
-    matrix = LinearOperator((ny, ny), matvec=normal, dtype=float)
-    scale = LinearOperator((ny, ny), matvec=lambda v: v / diagonal, dtype=float)
-    levels, _ = cg(matrix, unexplained(columns), M=scale, rtol=1e-3, maxiter=MAX_ITERATIONS)
-    return levels.astype(np.float32)[:, None]
+    def apart(rows: np.ndarray) -> np.ndarray:
+        """Values of the rows, and their sums over each amplifier: the unknowns are rows' deviations and amplifiers' levels."""
+        return np.concatenate([rows, np.bincount(amplifier, rows)])
+
+    def normal(unknown: np.ndarray) -> np.ndarray:
+        deviation, level = unknown[:ny], unknown[ny:]
+        rows = np.broadcast_to((deviation + level[amplifier]).astype(np.float32), columns.shape)
+        result = apart(unexplained(np.ascontiguousarray(rows)))
+        result[:ny] += deviation * prior
+        return result
+
+    diagonal = apart(total)
+    diagonal[:ny] += prior
+    size = (ny + 2, ny + 2)
+    matrix = LinearOperator(size, matvec=normal, dtype=float)
+    scale = LinearOperator(size, matvec=lambda v: v / np.maximum(diagonal, 1e-30), dtype=float)
+    found, _ = cg(matrix, apart(unexplained(columns)), M=scale, rtol=1e-3, maxiter=MAX_ITERATIONS)
+    return (found[:ny] + found[ny:][amplifier]).astype(np.float32)[:, None]
