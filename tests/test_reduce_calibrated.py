@@ -14,6 +14,7 @@ from panacea_nb.reduce.calibrated import FluxOptions, calibrate, sky_on_grid
 from panacea_nb.reduce.flux import FluxScale
 from panacea_nb.reduce.maskbits import DQ
 from panacea_nb.reduce.source import lenslet_fractions
+from panacea_nb.reduce.sourceprior import SourcePrior
 from panacea_nb.reduce.spline import fit_common
 
 FACTS = channel("orange")
@@ -66,7 +67,7 @@ def exposure(star, seed=701):
         "start": spectrum.start,
         "step": spectrum.step,
         "level_scatter": 0.003,
-        "beta_prior": (3.5, 0.6),
+        "prior": SourcePrior().to_dict(),
         "companion": None,
     }
     alive = np.arange(NF) != DEAD
@@ -194,7 +195,16 @@ def test_second_source_is_told_from_the_first():
     """A third of the star's light, 1.9 arcsec beside it: without its model the star would get a tenth of it."""
     cal, spectra, sky = exposure(800.0 * star_share() + 270.0 * star_share(2.0, 0.4))
     middle = 0.5 * (FACTS.wave_min + FACTS.wave_max)
-    same = {"wave_ref": middle, "fwhm": 1.6, "exponent": -0.2, "beta": 3.5, "snr": 99.0}
+    same = {
+        "wave_ref": middle,
+        "fwhm": 1.6,
+        "exponent": -0.2,
+        "beta": 3.5,
+        "snr": 99.0,
+        "error": {},
+        "shear": [0, 0],
+        "disk": False,
+    }
     sky.meta["source"] = {"x": 0.3, "y": -0.4, **same}
     sky.meta["companion"] = {"x": 2.0, "y": 0.4, **same}
     result = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())

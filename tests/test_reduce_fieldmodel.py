@@ -11,6 +11,7 @@ from panacea_nb.reduce.fieldmodel import correct_throughput, model_field, usable
 from panacea_nb.reduce.maskbits import DESCRIPTIONS, DQ, UNUSABLE
 from panacea_nb.reduce.sky import fit_sky
 from panacea_nb.reduce.source import Refraction, lenslet_fractions
+from panacea_nb.reduce.sourceprior import ShapePrior, SourcePrior
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NX = POSITIONS.shape[0], 256
@@ -207,7 +208,7 @@ def pair():
     """Two stars 3 arcsec apart, the second with a tenth of the first one's light: (model, sky, their light)."""
     first, second = 9000.0 * share_of(0.6, -0.5), 900.0 * share_of(-2.1, 0.8)
     data, variance, sky = observe(np.random.default_rng(420), first + second)
-    return run(data, variance, beta=(BETA, 0.2)), sky, (first + second) * UNIT
+    return run(data, variance, prior=SourcePrior(ShapePrior(beta=(BETA, 0.2)))), sky, (first + second) * UNIT
 
 
 def test_second_source_is_found_and_neither_is_taken_for_sky(pair):

@@ -113,6 +113,17 @@ def test_every_notebook_declares_what_it_is_given(request_of):
         notebooks.check_parameters(task.source, task.parameters)
 
 
+def test_uv_hopes_for_what_orange_shows_of_the_same_source(request_of):
+    tasks = request_of(sides="uv,orange").tasks
+    hopes = tasks[f"06_sky-{BLUE:07d}-exp02-uv"].hopes
+    assert hopes[f"06_sky-{BLUE:07d}-exp02-orange"] == f"orange/{BLUE:07d}_exp02"
+    assert hopes[f"06_sky-{STANDARD:07d}-exp01-orange"] == f"orange/{STANDARD:07d}_exp01"
+    assert hopes[f"06_sky-{STANDARD:07d}-exp01-uv"] == f"{STANDARD:07d}_exp01"
+    assert not [name for name in tasks[f"06_sky-{BLUE:07d}-exp02-orange"].hopes if name.endswith("uv")]
+    alone = request_of(sides="uv").tasks[f"06_sky-{BLUE:07d}-exp02-uv"].hopes
+    assert not [name for name in alone if name.endswith("orange")]
+
+
 def test_notebooks_lie_beside_their_products(request_of, tmp_path):
     tasks = request_of().tasks
     name = f"{BLUE:07d}_exp02_uv"

@@ -6,7 +6,16 @@ Only facts and small readers live here; every table lies in ``data`` and names i
 from __future__ import annotations
 
 from .atmosphere import extinction, mean_telluric, sky_templates
-from .channels import CHANNELS, FPLANE, Channel, UnknownChannelError, channel, fplane, reference_wavelength
+from .channels import (
+    CHANNELS,
+    FPLANE,
+    Channel,
+    UnknownChannelError,
+    channel,
+    fplane,
+    leading_channel,
+    reference_wavelength,
+)
 from .constants import (
     AMP_ROWS,
     CONTROLLER_SWAP,
@@ -47,6 +56,7 @@ __all__ = [
     "extinction",
     "find_standard",
     "fplane",
+    "leading_channel",
     "mean_telluric",
     "reference_wavelength",
     "sky_templates",

@@ -175,6 +175,14 @@ def reference_wavelength(name: str) -> np.ndarray:
     return CubicSpline(knots, values, axis=1)(np.arange(N_COLUMNS))
 
 
+_LEADING = {"uv": "orange", "farred": "red"}
+
+
+def leading_channel(name: str) -> str | None:
+    """The other channel of the arm, where that one usually shows a source with more signal; else None."""
+    return _LEADING.get(name)
+
+
 FPLANE: dict[str, tuple[float, float]] = {"056": (-50.0, -150.0), "066": (50.0, -150.0)}
 """Focal-plane position (x, y) [arcsec] of both IFUs. Source: fplane.txt of the LRS2 tools."""
 

@@ -78,11 +78,13 @@ class Task:
         return self.layout.work(stage, self.channel or "", self.obsid, self.exposure)
 
     def other(self, stage: str, name: str) -> Path:
-        """The file that a stage left for another exposure of this channel, ``name`` as in ``0000012_exp01``."""
-        obsid, _, exposure = name.partition("_exp")
+        """The file that a stage left for another exposure, ``name`` as in ``0000012_exp01`` or, of another channel,
+        ``orange/0000012_exp01``."""
+        channel, _, rest = name.rpartition("/")
+        obsid, _, exposure = rest.partition("_exp")
         if not (obsid.isdigit() and exposure.isdigit()):
             raise MissingInputError(f"{name!r} names no exposure: write observation and exposure as in 0000012_exp01")
-        return self.layout.work(stage, self.channel or "", int(obsid), int(exposure))
+        return self.layout.work(stage, channel or self.channel or "", int(obsid), int(exposure))
 
     # --- deciding ------------------------------------------------------------------------------------------------------------
     def record(self, decisions: Iterable[Decision]) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
+from ..decisions import Decision
+from ..reduce.companion import from_dict
 from ..reduce.fieldmodel import FieldModel
 from ..reduce.skychoice import OtherSky, SkyChoice
 from ..reduce.skyregion import RegionError, fiber_list, parse_region
+from ..reduce.sourceprior import SourcePrior, paired_prior, standards_prior
 from ..reduce.spline import CommonSpectrum
 from . import bundle
 from .layout import locate
@@ -90,6 +94,31 @@ def choose(
     if exclude:
         asked["exclude"] = parse_region(exclude)
     return SkyChoice(**asked)
+
+
+def expected_source(task: Task, names: Sequence[str], wave: float) -> tuple[SourcePrior, list[Decision]]:
+    """What is expected of the exposure's source at ``wave`` [A].
+
+    Parameters
+    ----------
+    names : exposures that 06_sky has done: standards of this channel (``0000012_exp01``); of the arm's other channel this exposure
+        and its standards (``orange/0000012_exp01``)
+    """
+    found = {name: bundle.read(task.input(task.other("06_sky", name)), "none").meta for name in names}
+    own = [name for name in names if "/" not in name]
+    prior, decision = standards_prior((found[name]["beta"], found[name]["beta_error"]) for name in own)
+    pair, standards = None, []
+    for name in names:
+        _, _, exposure = name.rpartition("/")
+        if exposure == name:
+            continue
+        there = from_dict(found[name]["source"])
+        if exposure == f"{task.obsid or 0:07d}_exp{task.exposure or 1:02d}":
+            pair = there
+        elif exposure in found and there is not None and found[exposure]["source"] is not None:
+            standards.append((there, from_dict(found[exposure]["source"])))
+    prior, more = paired_prior(prior, pair, wave, standards)
+    return prior, [decision, *more]
 
 
 def sky_arrays(field: FieldModel, sky_variance: np.ndarray, choice: SkyChoice) -> dict[str, np.ndarray]:

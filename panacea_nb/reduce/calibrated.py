@@ -18,6 +18,7 @@ from .flux import FluxScale
 from .maskbits import DQ
 from .rectify import rectify
 from .source import ExtractedSpectrum, PointSource, Refraction, extract_source, find_source, source_shapes
+from .sourceprior import prior_from_dict
 from .spline import CommonSpectrum
 from .telluric import Transmission, correct
 
@@ -156,9 +157,11 @@ def calibrate(
     beside = 0.0 if second is None else companion_light(from_dict(sky.meta["source"]), second, *field)
     # The chunks' variances take the correlation of neighbouring elements into account.
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
+    middle = 0.5 * (facts.wave_min + facts.wave_max)  # where the sky stage's prior holds
+    prior = prior_from_dict(sky.meta["prior"]).moved(middle, centre, refraction)
     source, search = find_source(
         positions, grid, np.where(good, skysub - under - beside, 0.0), error**2 * correlated, sky_flux + under, good, refraction,
-        wave_ref=centre, fixed=options.fixed, beta=tuple(sky.meta["beta_prior"]), systematic=float(sky.meta["level_scatter"]),
+        wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(sky.meta["level_scatter"]),
     )  # fmt: skip
     spectrum, shapes, limit = _spectrum(source, second, field, centre)
     own_light = skysub - beside if options.extraction == "aperture" else skysub

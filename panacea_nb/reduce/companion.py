@@ -8,6 +8,7 @@ import numpy as np
 
 from ..decisions import Decision
 from .source import ExtractedSpectrum, PointSource, Refraction, find_source, source_shapes
+from .sourceprior import ShapePrior, SourcePrior
 
 DETECTION = 8.0  # S/N: what the first source's model leaves is not pure noise
 MODEL_ERROR = 0.05  # of the first source's local light: its model may be wrong by that
@@ -43,7 +44,7 @@ def find_companion(
         return None  # its clumps are no sources of their own
     second, search = find_source(
         positions, wave, rest, variance + (MODEL_ERROR * light) ** 2, sky, good, refraction, wave_ref=first.wave_ref,
-        beta=(first.beta, SAME_BETA), seeing=(first.fwhm, SAME_SEEING), systematic=systematic,
+        prior=SourcePrior(ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING))), systematic=systematic,
     )  # fmt: skip
     if second is None or search["best"] < DETECTION or np.isfinite(search["line"]):
         return None
@@ -64,10 +65,10 @@ def companion_decision(first: PointSource, second: PointSource) -> Decision:
 
 
 def to_dict(source: PointSource | None) -> dict | None:
-    """A source's place and profile as plain values."""
+    """A source's place and profile as plain values, with their errors."""
     if source is None:
         return None
-    names = ("x", "y", "wave_ref", "fwhm", "exponent", "beta", "snr")
+    names = ("x", "y", "wave_ref", "fwhm", "exponent", "beta", "snr", "error", "shear", "disk")
     return {name: value for name, value in asdict(source).items() if name in names}
 
 
@@ -84,7 +85,12 @@ def from_dict(values: dict | None) -> PointSource | None:
         return None
     nothing = np.zeros(1)
     return PointSource(
-        **values, error={}, fixed=False, chi=float("nan"), chunk_wave=nothing, chunk_flux=nothing, chunk_error=nothing
+        **{**values, "shear": tuple(values["shear"])},
+        fixed=False,
+        chi=float("nan"),
+        chunk_wave=nothing,
+        chunk_flux=nothing,
+        chunk_error=nothing,
     )
 
 

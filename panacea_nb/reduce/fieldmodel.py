@@ -13,13 +13,12 @@ from .cosmics import find_spikes, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
 from .sky import SkyModel, fit_sky
-from .source import MOFFAT_BETA, PointSource, Refraction, find_source, source_shapes
+from .source import PointSource, Refraction, find_source, source_shapes
+from .sourceprior import SourcePrior
 from .spline import fit_common
 
 SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (its model errs by some per cent)
 MIN_SKY_FIBERS = 60
-DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
-DISK_FWHM = (3.0, 1.5)  # arcsec
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
 FTF_TERMS = 3  # Legendre terms along the channel of that correction
 
@@ -81,7 +80,7 @@ def model_field(
     *,
     correct_ftf: bool = False,
     fixed: tuple[float, float] | None = None,
-    beta: tuple[float, float] = MOFFAT_BETA,
+    prior: SourcePrior | None = None,
     rounds: int = 3,
     sky_fit: Callable[..., SkyModel] = fit_sky,
 ) -> FieldModel:
@@ -91,10 +90,11 @@ def model_field(
     neither eats the other's light.
 
     Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``];
-    ``beta`` the prior (mean, sigma) of the Moffat exponent of a point source, see `profile_prior`; ``sky_fit`` fits the sky in the
-    way that the user chose, see `skychoice.sky_fit`.
+    ``prior`` is what is expected of the source at ``wave_ref``; ``sky_fit`` fits the sky in the way that the user chose, see
+    `skychoice.sky_fit`.
     """
     nf, nx = amplitude.shape
+    prior = prior or SourcePrior()
     decisions: list[Decision] = []
     good = usable_samples(mask) & (variance > 0)
     mask = mask.copy()
@@ -125,15 +125,15 @@ def model_field(
             refraction,
             wave_ref=wave_ref,
             fixed=fixed,
-            beta=beta,
+            prior=prior,
             systematic=sky.level_scatter,
         )
         source_native = np.zeros((nf, nx))
-        if source is not None and source.extended and fixed is None:
+        if source is not None and fixed is None and (source.extended or prior.extended):
             # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
             source, _ = find_source(
                 positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=sky.level_scatter,
-                beta=DISK_STEEPNESS, seeing=DISK_FWHM, disk=True,
+                prior=prior, disk=True,
             )  # fmt: skip
             text = (
                 f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -12,16 +11,12 @@ from scipy.optimize import least_squares
 
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
+from .sourceprior import MOFFAT_BETA, ShapePrior, SourcePrior
 
 N_CHUNKS = 24  # wavelength bins in which the shape of the source is fitted
 SUBPOINTS = 3  # per side of a lenslet (Gauss-Legendre), to integrate the PSF over its area: exact to 0.1 %
 MAP_CHUNKS = 3  # bins that share the profiles of the detection map
 FAR = 2.5  # arcsec from the source, beyond which two points per side suffice
-SEEING_EXPONENT = (-0.2, 0.05)  # FWHM ~ wavelength^q: Kolmogorov's q and its scatter
-MOFFAT_BETA = (3.5, 0.6)  # prior of the Moffat exponent
-BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: width of the prior that standards give
-BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
-SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
 FWHM_LIMITS = (0.7, 5.0)
 BETA_LIMITS = (1.8, 8.0)
 DISK_FWHM_LIMITS = (0.9, 10.0)
@@ -30,7 +25,7 @@ DETECTION = 5.0  # S/N of the matched filter over the whole channel
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 SYSTEMATIC = 0.003  # of the sky per fibre: flat and sky errors that do not average over wavelength
 DEFAULT_FWHM = 1.5
-ELLIPTICITY = 0.3  # prior width of the shear of extended objects
+SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
 MAX_SEEING = 2.9  # arcsec; a wider object is extended
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
 
@@ -75,28 +70,6 @@ class PointSource:
     def extended(self) -> bool:
         """Whether the fitted shape is no star's: wider than any seeing the telescope works in, or with the wings of a galaxy."""
         return self.disk or self.fwhm > MAX_SEEING or self.beta < MIN_BETA
-
-
-def profile_prior(measured: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], Decision]:
-    """Prior (mean, sigma) of the Moffat exponent from those of the night's standards on the same channel.
-
-    A faint source does not show its wings; what telescope and air do to a point of light changes little over a night.
-
-    Parameters
-    ----------
-    measured : pairs of exponent and error; what is not known well is left out
-    """
-    known = [(beta, error) for beta, error in measured if np.isfinite(beta) and 0 < error < BETA_KNOWN]
-    if not known:
-        text = f"no standard of the night shows the shape of a point source: Moffat exponent {MOFFAT_BETA[0]} +- {MOFFAT_BETA[1]}"
-        return MOFFAT_BETA, Decision("PSFDEFAULT", text, "info")
-    beta = np.array(known)
-    weight = 1.0 / (beta[:, 1] ** 2 + BETA_CHANGES**2)
-    mean = float((weight * beta[:, 0]).sum() / weight.sum())
-    sigma = float(np.sqrt(BETA_CHANGES**2 + 1.0 / weight.sum()))
-    return (mean, sigma), Decision(
-        "PSFSTANDARD", f"Moffat exponent {mean:.2f} +- {sigma:.2f} from {len(known)} standard(s) of the night", "info"
-    )
 
 
 @dataclass(frozen=True)
@@ -282,15 +255,16 @@ def fit_point_source(
     start: tuple[float, float],
     snr: float,
     fixed: bool = False,
-    beta: tuple[float, float] = MOFFAT_BETA,
-    seeing: tuple[float, float] = SEEING_PRIOR,
+    expected: ShapePrior | None = None,
+    place: tuple[float, float, float] | None = None,
     disk: bool = False,
 ) -> PointSource:
     """Fit position, width and shape of one source to all chunks together; the chunks' fluxes are free.
 
-    Refraction is held at the instrument's table; the exponents have priors, which decide where the light cannot.  With ``disk`` an
-    elliptical disk is fitted instead of a Moffat, and ``beta``, ``seeing`` are the priors of its steepness and FWHM.
+    Refraction is held at the instrument's table; the shape has priors (``expected``), and the place where it is known (``place``:
+    x, y, error), which decide where the light cannot.  With ``disk`` an elliptical disk is fitted instead of a Moffat.
     """
+    expected = expected or ShapePrior()
     shape_limits, fwhm_limits = (DISK_LIMITS, DISK_FWHM_LIMITS) if disk else (BETA_LIMITS, FWHM_LIMITS)
     weight = np.where(np.isfinite(variances), 1.0 / variances, 0.0)
     root = np.sqrt(weight)
@@ -308,18 +282,21 @@ def fit_point_source(
         flux, _ = _chunk_fluxes(shape, means, limited**2)
         rest = ((means - flux[:, None] * shape) * limited).ravel()
         priors = [
-            (par[3] - SEEING_EXPONENT[0]) / SEEING_EXPONENT[1],
-            (par[4] - beta[0]) / beta[1],
-            (np.exp(par[2]) - seeing[0]) / seeing[1],
-            *(par[5:] / ELLIPTICITY),
+            (par[3] - expected.exponent[0]) / expected.exponent[1],
+            (par[4] - expected.beta[0]) / expected.beta[1],
+            (np.exp(par[2]) - expected.fwhm[0]) / expected.fwhm[1],
+            *((par[5:] - expected.shear[:2]) / expected.shear[2] if disk else ()),
+            *((par[:2] - place[:2]) / place[2] if place is not None and not fixed else ()),
         ]
         return np.concatenate([rest, priors])
 
-    tail = [np.log(min(max(seeing[0], fwhm_limits[0] * 1.05), fwhm_limits[1] * 0.95)), SEEING_EXPONENT[0], beta[0]]
+    width = min(max(expected.fwhm[0], fwhm_limits[0] * 1.05), fwhm_limits[1] * 0.95)
+    steep = min(max(expected.beta[0], shape_limits[0] * 1.05), shape_limits[1] * 0.95)
+    tail = [np.log(width), expected.exponent[0], steep]
     low = [np.log(fwhm_limits[0]), -0.5, shape_limits[0]]
     high = [np.log(fwhm_limits[1]), 0.1, shape_limits[1]]
     if disk:
-        tail, low, high = [*tail, 0.0, 0.0], [*low, -0.6, -0.6], [*high, 0.6, 0.6]
+        tail, low, high = [*tail, *np.clip(expected.shear[:2], -0.55, 0.55)], [*low, -0.6, -0.6], [*high, 0.6, 0.6]
     if fixed:
         p0, bounds = np.array(tail), (low, high)
     else:
@@ -366,8 +343,7 @@ def find_source(
     *,
     wave_ref: float,
     fixed: tuple[float, float] | None = None,
-    beta: tuple[float, float] = MOFFAT_BETA,
-    seeing: tuple[float, float] = SEEING_PRIOR,
+    prior: SourcePrior | None = None,
     systematic: float = SYSTEMATIC,
     disk: bool = False,
 ) -> tuple[PointSource | None, dict]:
@@ -381,13 +357,16 @@ def find_source(
     positions : (nf, 2) [arcsec]; wave : (nw,) [A]
     value, variance, sky : (nf, nw), sky-subtracted flux density, its variance, the sky
     good : (nf, nw) bool
-    wave_ref : float [A], wavelength at which the position holds
+    wave_ref : float [A], wavelength at which the position and the ``prior`` hold
+    disk : bool, fit an extended object
 
     Returns
     -------
     source : PointSource or None
     search : dict with x, y, snr (map), best (S/N of the best candidate), chunk_wave, means, variances
     """
+    prior = prior or SourcePrior()
+    how = {"expected": prior.disk if disk else prior.point, "place": prior.place, "disk": disk}
     centres, means, variances = chunk_means(value, variance, sky, good, wave, systematic=systematic)
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
@@ -403,19 +382,8 @@ def find_source(
         "line": np.nan,
     }
     if fixed is not None:
-        source = fit_point_source(
-            positions,
-            centres,
-            means,
-            variances,
-            refraction,
-            wave_ref,
-            start=fixed,
-            snr=best,
-            fixed=True,
-            beta=beta,
-            seeing=seeing,
-        )
+        data = (positions, centres, means, variances, refraction, wave_ref)
+        source = fit_point_source(*data, start=fixed, snr=best, fixed=True, **how)
         return source, search
     if best < DETECTION:
         found = _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys)
@@ -426,19 +394,10 @@ def find_source(
         best, i, j, centres, means, variances = found
         search.update(wave=centres, means=means, variances=variances, line=float(centres[0]))
     start = (float(xs[i]), float(ys[j]))
-    source = fit_point_source(
-        positions,
-        centres,
-        means,
-        variances,
-        refraction,
-        wave_ref,
-        start=start,
-        snr=best,
-        beta=beta,
-        seeing=seeing,
-        disk=disk,
-    )
+    if prior.place is not None and np.hypot(start[0] - prior.place[0], start[1] - prior.place[1]) > SAME_SOURCE:
+        how["place"] = None  # another object
+    data = (positions, centres, means, variances, refraction, wave_ref)
+    source = fit_point_source(*data, start=start, snr=best, **how)
     return source, search
 
 

@@ -213,8 +213,9 @@ class _Builder:
             raise NothingToReduceError(self._nothing_text())
         if all(broken.values()):
             raise NothingToReduceError("nothing can be reduced. " + " ".join(broken.values()))
-        for name, channel in sides.items():
-            self._exposure_tasks(channel, exposures[name])
+        # A channel that reads what the other one of its arm shows comes after it.
+        for channel in sorted(sides.values(), key=lambda c: self.instrument.leading_channel(c.name) in sides):
+            self._exposure_tasks(channel, exposures)
         self._night_task("10_night", {})
         return Plan(self.tasks, self.notes, self.problems, definition.baseraw)
 
@@ -348,7 +349,8 @@ class _Builder:
             return str(error)
         return ""
 
-    def _exposure_tasks(self, channel: Any, exposures: list[Any]) -> None:
+    def _exposure_tasks(self, channel: Any, selected: dict[str, list[Any]]) -> None:
+        exposures = selected[channel.name]
         standards = self._named_standard(channel)
         response = self._response(channel, standards)
         # Standards go first: their profiles help all others, and where a response was asked for, everything else waits for it.
@@ -380,7 +382,7 @@ class _Builder:
                     frames=self._own_frames(stage, exposure, channel),
                     guider=exposure if stage.guider else None,
                     kind=exposure.kind,
-                    hopes=self._hopes(stage, channel, [] if exposure in profiles else profiles),
+                    hopes={} if exposure in profiles else self._hopes(stage, channel, exposure, profiles, selected),
                     **more,
                 )
 
@@ -389,12 +391,20 @@ class _Builder:
         """Whether an exposure shows the shape of a point source well: a standard on this IFU."""
         return exposure.kind == "sci" and exposure.on_target and exposure.is_standard
 
-    @staticmethod
-    def _hopes(stage: Stage, channel: Any, profiles: list[Any]) -> dict[str, str]:
-        """What of the night's standards a stage may read: id of the task -> observation and exposure."""
+    def _hopes(
+        self, stage: Stage, channel: Any, exposure: Any, profiles: list[Any], selected: dict[str, list[Any]]
+    ) -> dict[str, str]:
+        """What a stage may read of the night's standards, and of the arm's other channel: id of the task -> exposure."""
         if stage.hopes != "profile_from":
             return {}
-        return {task_id(stage.name, channel.name, e.obsid, e.exp): f"{e.obsid:07d}_exp{e.exp:02d}" for e in profiles}
+        made = {task_id(stage.name, channel.name, e.obsid, e.exp): f"{e.obsid:07d}_exp{e.exp:02d}" for e in profiles}
+        leader = self.instrument.leading_channel(channel.name)
+        here = [(e.obsid, e.exp) for e in (exposure, *profiles)]
+        for other in selected.get(leader or "", ()):
+            if (other.obsid, other.exp) in here:
+                name = task_id(stage.name, leader, other.obsid, other.exp)
+                made[name] = f"{leader}/{other.obsid:07d}_exp{other.exp:02d}"
+        return made
 
     def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
         if "sci" not in stage.frames:

@@ -1,0 +1,165 @@
+"""What is expected of a source before its light is looked at: from the night's standards, and from the channel beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..decisions import Decision
+
+if TYPE_CHECKING:
+    from .source import PointSource, Refraction
+
+Known = tuple[float, float]  # value and its 1-sigma error
+
+SEEING_EXPONENT = (-0.2, 0.05)  # FWHM ~ wavelength^q: Kolmogorov's q and its scatter
+MOFFAT_BETA = (3.5, 0.6)  # prior of the Moffat exponent
+BETA_CHANGES = 0.1  # of the exponent from exposure to exposure of a night: width of the prior that standards give
+BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
+SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
+ELLIPTICITY = 0.3  # prior width of the shear of extended objects
+DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
+DISK_FWHM = (3.0, 1.5)  # arcsec
+PAIR_FWHM = 0.02  # relative, by which images in two channels of an arm differ beside the known change with wavelength
+PAIR_PLACE = 0.05  # arcsec, by which a source may move between the channels of an arm, from star to star
+DISK_CHANGES = (0.05, 0.2, 0.05)  # relative FWHM, steepness and shear of a galaxy from channel to channel: its colours
+
+
+@dataclass(frozen=True)
+class ShapePrior:
+    """Priors of a source's shape.
+
+    Attributes
+    ----------
+    beta : Moffat exponent, or steepness of a disk
+    fwhm : FWHM [arcsec] at the wavelength of the prior
+    exponent : of FWHM ~ wavelength^exponent
+    shear : both components of the ellipticity of a disk, and their error
+    """
+
+    beta: Known = MOFFAT_BETA
+    fwhm: Known = SEEING_PRIOR
+    exponent: Known = SEEING_EXPONENT
+    shear: tuple[float, float, float] = (0.0, 0.0, ELLIPTICITY)
+
+
+@dataclass(frozen=True)
+class SourcePrior:
+    """Attributes
+    ----------
+    point : ShapePrior of a point source; disk : of an extended object
+    place : (x, y, error) [arcsec] where it should stand, or None
+    extended : whether it is known to be extended
+    """
+
+    point: ShapePrior = ShapePrior()
+    disk: ShapePrior = ShapePrior(DISK_STEEPNESS, DISK_FWHM)
+    place: tuple[float, float, float] | None = None
+    extended: bool = False
+
+    def moved(self, wave: float, to: float, refraction: Refraction) -> SourcePrior:
+        """The same prior, which held at ``wave`` [A], at wavelength ``to``."""
+
+        def scaled(shape: ShapePrior) -> ShapePrior:
+            factor = (to / wave) ** shape.exponent[0]
+            return replace(shape, fwhm=(factor * shape.fwhm[0], factor * shape.fwhm[1]))
+
+        place = self.place
+        if place is not None:
+            dx, dy = refraction.offset(to, wave)
+            place = (place[0] + float(dx), place[1] + float(dy), place[2])
+        return replace(self, point=scaled(self.point), disk=scaled(self.disk), place=place)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prior as plain values."""
+        return asdict(self)
+
+
+def prior_from_dict(values: Mapping[str, Any]) -> SourcePrior:
+    """A prior from what `SourcePrior.to_dict` has kept."""
+
+    def shape(kept: Mapping[str, Any]) -> ShapePrior:
+        return ShapePrior(**{name: tuple(value) for name, value in kept.items()})
+
+    place = values["place"]
+    return SourcePrior(
+        shape(values["point"]), shape(values["disk"]), None if place is None else tuple(place), bool(values["extended"])
+    )
+
+
+def standards_prior(measured: Iterable[Known]) -> tuple[SourcePrior, Decision]:
+    """Prior whose Moffat exponent is that of the night's standards on the same channel.
+
+    A faint source does not show its wings; what telescope and air do to a point of light changes little over a night.
+
+    Parameters
+    ----------
+    measured : pairs of exponent and error; what is not known well is left out
+    """
+    known = [(beta, error) for beta, error in measured if np.isfinite(beta) and 0 < error < BETA_KNOWN]
+    if not known:
+        text = f"no standard of the night shows the shape of a point source: Moffat exponent {MOFFAT_BETA[0]} +- {MOFFAT_BETA[1]}"
+        return SourcePrior(), Decision("PSFDEFAULT", text, "info")
+    beta = np.array(known)
+    weight = 1.0 / (beta[:, 1] ** 2 + BETA_CHANGES**2)
+    mean = float((weight * beta[:, 0]).sum() / weight.sum())
+    sigma = float(np.sqrt(BETA_CHANGES**2 + 1.0 / weight.sum()))
+    return SourcePrior(ShapePrior(beta=(mean, sigma))), Decision(
+        "PSFSTANDARD", f"Moffat exponent {mean:.2f} +- {sigma:.2f} from {len(known)} standard(s) of the night", "info"
+    )
+
+
+def paired_prior(
+    prior: SourcePrior,
+    pair: PointSource | None,
+    wave: float,
+    standards: Iterable[tuple[PointSource, PointSource]] = (),
+) -> tuple[SourcePrior, list[Decision]]:
+    """The prior with what the other channel of the arm shows of the same source in the same exposure.
+
+    Both channels look through the same air at the same time: one seeing, which changes with wavelength as air makes it, one
+    Moffat exponent, one place.  How far apart the channels' images of one source lie in IFU coordinates is what the night's
+    standards show; without one, nothing is said of the place.
+
+    Parameters
+    ----------
+    pair : the source there, or None
+    wave : float [A], wavelength at which the prior is to hold
+    standards : (there, here) of standards seen in both channels, each at its channel's reference wavelength
+    """
+    if pair is None:
+        return prior, []
+    step = float(np.log(wave / pair.wave_ref))
+    if pair.disk:
+        shape, (size, steep, round_) = prior.disk, DISK_CHANGES
+        fwhm = pair.fwhm * np.exp(pair.exponent * step)
+        shape = replace(
+            shape,
+            beta=(pair.beta, float(np.hypot(pair.error["beta"], steep))),
+            fwhm=(float(fwhm), float(np.hypot(pair.error["fwhm"], size * fwhm))),
+            shear=(*pair.shear, round_),
+        )
+        prior = replace(prior, disk=shape, extended=True)
+    elif pair.extended:
+        return prior, []
+    else:
+        q, q_error = SEEING_EXPONENT
+        fwhm = pair.fwhm * np.exp(q * step)
+        error = np.linalg.norm([pair.error["fwhm"], fwhm * q_error * step, PAIR_FWHM * fwhm])
+        shape = replace(
+            prior.point,
+            beta=(pair.beta, float(np.hypot(pair.error["beta"], BETA_CHANGES / 2))),
+            fwhm=(float(fwhm), float(error)),
+        )
+        prior = replace(prior, point=shape)
+    text = f"expected from the other channel of the arm: FWHM {fwhm:.2f} arcsec, exponent {pair.beta:.2f}"
+    between = [(here.x - there.x, here.y - there.y) for there, here in standards]
+    if between:
+        dx, dy = np.median(between, axis=0)
+        error = float(np.hypot(PAIR_PLACE, max(pair.error["x"], pair.error["y"])))
+        prior = replace(prior, place=(float(pair.x + dx), float(pair.y + dy), error))
+        text += f", place {pair.x + dx:.2f}, {pair.y + dy:.2f}"
+    return prior, [Decision("PSFPAIR", text, "info")]
