@@ -223,3 +223,17 @@ def test_second_source_is_found_and_neither_is_taken_for_sky(pair):
 
 def test_one_star_has_no_companion(star):
     assert star[0].companion is None
+
+
+def test_outskirts_of_a_galaxy_are_not_taken_for_sky():
+    """An exponential disk of scale 1.4 arcsec with a core; where sky and disk settle on each other's errors it is 0.6 %."""
+    x, y = POSITIONS[:, 0] + 1.5, POSITIONS[:, 1] - 0.5
+    radius2 = (0.8 * x + 0.6 * y) ** 2 + ((0.8 * y - 0.6 * x) / 0.7) ** 2
+    disk = np.exp(-np.sqrt(radius2 + 0.8**2) / 1.4)[:, None]
+    found = []
+    for seed in (500, 501):
+        data, variance, sky = observe(np.random.default_rng(seed), 60.0 * disk / disk.max() * np.ones(NX))
+        model = run(data, variance)
+        assert model.source.disk
+        found.append(bias(model, sky))
+    assert abs(np.mean(found)) < 3e-3

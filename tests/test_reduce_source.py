@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from panacea_nb.instrument import LENSLET_PITCH, channel
+from panacea_nb.reduce.chunks import chunk_means
 from panacea_nb.reduce.source import (
     PointSource,
     Refraction,
-    chunk_means,
     extract_source,
     find_source,
     lenslet_fractions,
@@ -107,7 +107,7 @@ def test_position_width_and_flux_within_their_errors():
         data, variance, sky, good, _ = field(rng, 12.0, *place)
         source, found = search(data, variance, sky, good, systematic=0.0)
         assert np.hypot(source.x - place[0], source.y - place[1]) < 0.06
-        assert source.fwhm == pytest.approx(1.4, abs=0.08)
+        assert source.fwhm == pytest.approx(1.4, abs=0.11)  # two of its errors
         assert source.exponent == pytest.approx(EXPONENT, abs=0.1)
         fluxes.append(np.average(source.chunk_flux, weights=source.chunk_error**-2))
         assert source.chi == pytest.approx(1.0, abs=0.06)

@@ -11,9 +11,10 @@ from scipy.optimize import least_squares
 
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
+from .chunks import SYSTEMATIC, chunk_means
+from .sky import field_basis
 from .sourceprior import MOFFAT_BETA, ShapePrior, SourcePrior
 
-N_CHUNKS = 24  # wavelength bins in which the shape of the source is fitted
 SUBPOINTS = 3  # per side of a lenslet (Gauss-Legendre), to integrate the PSF over its area: exact to 0.1 %
 MAP_CHUNKS = 3  # bins that share the profiles of the detection map
 FAR = 2.5  # arcsec from the source, beyond which two points per side suffice
@@ -21,9 +22,10 @@ FWHM_LIMITS = (0.7, 5.0)
 BETA_LIMITS = (1.8, 8.0)
 DISK_FWHM_LIMITS = (0.9, 10.0)
 DISK_LIMITS = (0.3, 8.0)  # from an exponential with a cusp to nearly a Gaussian
+STAR_ERROR, DISK_ERROR = 0.01, 0.05  # of the local light: what the model of a star, of a galaxy may be wrong by
+SKY_SHARE = 0.3  # of an object's mean light in the field, by which the sky under it may be off
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
-SYSTEMATIC = 0.003  # of the sky per fibre: flat and sky errors that do not average over wavelength
 DEFAULT_FWHM = 1.5
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
 MAX_SEEING = 2.9  # arcsec; a wider object is extended
@@ -148,47 +150,6 @@ def _quadrature(n: int) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * LENSLET_PITCH * point, 0.5 * weight
 
 
-def chunk_means(
-    value: np.ndarray,
-    variance: np.ndarray,
-    sky: np.ndarray,
-    good: np.ndarray,
-    wave: np.ndarray,
-    n_chunks: int = N_CHUNKS,
-    systematic: float = SYSTEMATIC,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted means of (nf, nw) data in wavelength bins.
-
-    ``systematic`` is the error of a fibre's level in units of the sky.
-
-    One set of wavelength weights serves all fibres of a chunk (so that a source's spectrum does not change the weights from
-    fibre to fibre); sky lines weigh little.
-
-    Returns
-    -------
-    chunk_wave (n,), means (n, nf), variances (n, nf); variance inf where a fibre has less than half of a chunk
-    """
-    edges = np.linspace(0, wave.size, n_chunks + 1).astype(int)
-    # An error of a fibre's level is the same in all chunks: it must not average down over them.
-    common = min(n_chunks, N_CHUNKS)
-    means, variances, centres = [], [], []
-    usable = good & (variance > 0)
-    typical = np.nanmedian(np.where(usable, variance, np.nan), axis=0)
-    weight = np.where(np.isfinite(typical) & (typical > 0), 1.0 / np.where(typical > 0, typical, 1.0), 0.0)
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
-        w = weight[a:b] * usable[:, a:b]
-        total = w.sum(axis=1)
-        enough = total > 0.5 * weight[a:b].sum()
-        safe = np.where(total > 0, total, 1.0)
-        mean = (w * value[:, a:b]).sum(axis=1) / safe
-        var = (w**2 * variance[:, a:b]).sum(axis=1) / safe**2
-        level = (w * sky[:, a:b]).sum(axis=1) / safe
-        means.append(np.where(enough, mean, 0.0))
-        variances.append(np.where(enough, var + common * (systematic * level) ** 2, np.inf))
-        centres.append(np.average(wave[a:b], weights=weight[a:b] + 1e-30))
-    return np.array(centres), np.array(means), np.array(variances)
-
-
 def detection_map(
     positions: np.ndarray,
     wave: np.ndarray,
@@ -244,6 +205,27 @@ def _chunk_fluxes(shape, means, weight):
     return flux, 1.0 / np.sqrt(np.maximum(norm, 1e-300))
 
 
+def _without_sky(shape: np.ndarray, means: np.ndarray, weight: np.ndarray, tilts: np.ndarray) -> np.ndarray:
+    """What a source of given shape and an error of the sky leave of the chunks' means, (n, nf), and the tilts' coefficients.
+
+    Free are the flux of the source and a level that all fibres share in each chunk, and a tilt of the sky over the field,
+    ``tilts`` (k, n, nf), with a prior of one.
+    """
+    w, p, pp = weight.sum(axis=1), (weight * shape).sum(axis=1), (weight * shape**2).sum(axis=1)
+    determinant = np.maximum(w * pp - p**2, 1e-300)
+
+    def left(values: np.ndarray) -> np.ndarray:
+        d, pd = (weight * values).sum(axis=-1), (weight * shape * values).sum(axis=-1)
+        flux, level = (w * pd - p * d) / determinant, (pp * d - p * pd) / determinant
+        return values - flux[..., None] * shape - level[..., None]
+
+    rest, shapes = left(means), left(tilts)
+    weighted = (shapes * weight).reshape(len(tilts), -1)
+    normal = weighted @ shapes.reshape(len(tilts), -1).T + np.eye(len(tilts))
+    coef = np.linalg.solve(normal, weighted @ rest.ravel())
+    return rest - np.tensordot(coef, shapes, axes=1), coef
+
+
 def fit_point_source(
     positions: np.ndarray,
     wave: np.ndarray,
@@ -260,7 +242,6 @@ def fit_point_source(
     disk: bool = False,
 ) -> PointSource:
     """Fit position, width and shape of one source to all chunks together; the chunks' fluxes are free.
-
     Refraction is held at the instrument's table; the shape has priors (``expected``), and the place where it is known (``place``:
     x, y, error), which decide where the light cannot.  With ``disk`` an elliptical disk is fitted instead of a Moffat.
     """
@@ -268,25 +249,26 @@ def fit_point_source(
     shape_limits, fwhm_limits = (DISK_LIMITS, DISK_FWHM_LIMITS) if disk else (BETA_LIMITS, FWHM_LIMITS)
     weight = np.where(np.isfinite(variances), 1.0 / variances, 0.0)
     root = np.sqrt(weight)
-    # A bright star's residuals are those of the model, not of the photons: a floor of 2 % of the local light.
+    # A bright object's residuals are those of the model, not of the photons; no galaxy is quite a disk, and where it meets the sky
+    # counts most.
     peak = np.abs(means).max(axis=1, keepdims=True)
+    local = (DISK_ERROR if disk else STAR_ERROR) * np.abs(means)
     limited = np.where(
-        weight > 0,
-        1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + (0.01 * np.abs(means)) ** 2 + (5e-4 * peak) ** 2),
-        0.0,
+        weight > 0, 1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + local**2 + (5e-4 * peak) ** 2), 0.0
     )
 
     def residuals(p):
         par = np.array([start[0], start[1], *p]) if fixed else p
         shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
-        flux, _ = _chunk_fluxes(shape, means, limited**2)
-        rest = ((means - flux[:, None] * shape) * limited).ravel()
+        rest, tilt = _without_sky(np.pad(shape, beside), data, root_weight**2, tilts)
+        rest = (rest * root_weight).ravel()
         priors = [
             (par[3] - expected.exponent[0]) / expected.exponent[1],
             (par[4] - expected.beta[0]) / expected.beta[1],
             (np.exp(par[2]) - expected.fwhm[0]) / expected.fwhm[1],
             *((par[5:] - expected.shear[:2]) / expected.shear[2] if disk else ()),
             *((par[:2] - place[:2]) / place[2] if place is not None and not fixed else ()),
+            *tilt,
         ]
         return np.concatenate([rest, priors])
 
@@ -302,6 +284,13 @@ def fit_point_source(
     else:
         p0 = np.array([*start, *tail])
         bounds = ([start[0] - 1.2, start[1] - 1.2, *low], [start[0] + 1.2, start[1] + 1.2, *high])
+    # Sky and wings of an object must not settle on each other's errors: the sky may be off, in level and tilt, by a share of the
+    # object's mean light, the more so the more of the field the object fills.  A pseudo-fibre at the end holds the level's prior.
+    first = _shapes(np.array([*start, *tail]), positions, wave, wave_ref, refraction, disk)
+    light = SKY_SHARE * np.abs(_chunk_fluxes(first, means, limited**2)[0]) * first.mean(axis=1) + 1e-30
+    beside = ((0, 0), (0, 1))
+    data, root_weight = np.pad(means, beside), np.column_stack([limited, 1.0 / light])
+    tilts = np.pad(field_basis(positions, 2).T[:, None, :] * light[:, None], ((0, 0), *beside))
     fit = least_squares(residuals, p0, bounds=bounds, loss="soft_l1", f_scale=3.0, x_scale="jac", max_nfev=60)
     par = np.array([start[0], start[1], *fit.x]) if fixed else fit.x
     shape = _shapes(par, positions, wave, wave_ref, refraction, disk)

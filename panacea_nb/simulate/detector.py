@@ -215,7 +215,7 @@ def cosmic_rays(exptime: float, rate: float, rng: np.random.Generator) -> tuple[
 
 
 def read_out(electrons: np.ndarray | None, amp: Amplifier, exptime: float, rng: np.random.Generator, binning: int = 1,
-             mirrored: bool = False) -> np.ndarray:  # fmt: skip
+             mirrored: bool = False, row_jitter: float = 0.0) -> np.ndarray:  # fmt: skip
     """Read one amplifier.
 
     Parameters
@@ -228,6 +228,8 @@ def read_out(electrons: np.ndarray | None, amp: Amplifier, exptime: float, rng: 
         Columns per pixel.
     mirrored : bool
         Store the columns in reverse order (AMPNAME of LR or UL).
+    row_jitter : float
+        Scatter [ADU] of the rows' levels, from row to row; besides, the level drifts slowly.
 
     Returns
     -------
@@ -252,7 +254,8 @@ def read_out(electrons: np.ndarray | None, amp: Amplifier, exptime: float, rng: 
     frame[:, columns] = 6 + 4e-3 * last
     frame[:, columns + 1] = 0.8 + 5e-4 * last
     frame[:, :columns] += (1 + 0.01 * rng.standard_normal()) * _bin(amp.structure, binning) / binning
-    drift = gaussian_filter1d(np.cumsum(rng.standard_normal(AMP_ROWS)), 3) * 0.05 + 0.2 * rng.standard_normal(AMP_ROWS)
+    drift = gaussian_filter1d(np.cumsum(rng.standard_normal(AMP_ROWS)), 3) * 0.05
+    drift += row_jitter * rng.standard_normal(AMP_ROWS)
     frame += (amp.level + 1.5 * rng.standard_normal() + drift - drift.mean()).astype(np.float32)[:, None]
     frame += np.float32(amp.read_noise / amp.gain) * rng.standard_normal(frame.shape, dtype=np.float32)
     return np.clip(np.rint(frame), 0, FULL_SCALE).astype(np.uint16)

@@ -91,7 +91,7 @@ def expose(context: Context, plan: ExposurePlan) -> Iterator[Member]:
             amp = detector.amplifier(seed, name, amp_name)
             half = None if image is None else image[i * AMP_ROWS : (i + 1) * AMP_ROWS]
             mirrored = amp_name in scn.mirrored
-            data = detector.read_out(half, amp, plan.exptime, rng, scn.binning, mirrored)
+            data = detector.read_out(half, amp, plan.exptime, rng, scn.binning, mirrored, scn.row_jitter)
             header = frame_header(
                 plan, scn, ch, amp_name, amp.gain, amp.read_noise, plan.label == context.first_science, seed
             )

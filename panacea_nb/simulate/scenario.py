@@ -90,6 +90,9 @@ class Scenario:
         Range of the shifts [px] between calibrations and science, along rows and columns.
     cosmic_rate : float
         Cosmic rays per second and amplifier.
+    row_jitter : float
+        Scatter [ADU] of the detector rows' levels from row to row.  Panacea takes one level per frame and gets on with it, so it is
+        small.
     binning : int
         1, or 2 for 2x1 (pairs of columns).
     guider : bool
@@ -122,6 +125,7 @@ class Scenario:
     seeing: tuple[float, float] = (1.2, 2.0)
     flexure: tuple[float, float] = (0.1, 0.3)
     cosmic_rate: float = 0.05
+    row_jitter: float = 0.05
     binning: int = 1
     guider: bool = True
     refraction: float = 1.0
@@ -188,6 +192,7 @@ SCENARIOS: dict[str, Scenario] = {
     "stress-blank": _stress("blank"),
     "stress-amplifier": _stress("faint", lost=(("twi", 2, "LU"), ("twi", 2, "RL"))),
     "stress-guider": _stress("faint", guider=False),
+    "stress-rows": _stress("faint", "galaxy", row_jitter=0.2),
     "stress-binning": _stress("faint", "galaxy", binning=2),
 }  # fmt: skip
 """Ready-made nights; those named ``stress-`` have one difficulty each, on a reduced set of targets."""
