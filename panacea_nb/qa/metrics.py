@@ -201,3 +201,19 @@ def night_row(task, exposure, result, scale, judged) -> dict[str, object]:
         "telluric": result.choices["telluric"],
         "verdict": judged.overall,
     }
+
+
+def combined(result, aligned: dict[str, bool], missing: int) -> dict[str, float]:
+    """Metrics of 09_combine; ``result`` is None where no source was found."""
+    values = {"missing": float(missing), "aligned": 100 * float(np.mean(list(aligned.values())))}
+    if result is None:
+        return values | {"exposures": 0.0}
+    factors = np.array(list(result.scales.values()))
+    samples = sum(int((part.error > 0).sum()) for part in result.parts)
+    good = result.error > 0
+    return values | {
+        "exposures": float(len(result.parts)),
+        "scale_spread": 100 * float(factors.max() / factors.min() - 1),
+        "rejected": 100 * sum(result.rejected.values()) / max(samples, 1),
+        "snr": float(np.median(result.flux[good] / result.error[good])) if good.any() else 0.0,
+    }

@@ -18,7 +18,7 @@ OVERLAPS = {
 }  # A, in which both channels measure the same light (LRS2Multi)
 ORDER = ("uv", "orange", "red", "farred")
 ANCHOR = ("orange", "red", "uv", "farred")  # the channel whose flux scale is kept: the first that is there
-MIN_SIGNIFICANCE = 10.0  # of a scale factor: noisier ones are left at 1
+MAX_ERROR = 0.025  # of a scale factor: the flux scales agree to some per cent without it, so a noisier one does harm
 MAX_SCALE = 3.0  # more than that is no difference of transparency or aperture
 OUTLIER_SIGMA = 6.0  # of a sample against the other exposures
 OUTLIER_SHARE = 0.2  # of the flux, which seeing and centring may change from exposure to exposure
@@ -97,6 +97,13 @@ def air_to_vacuum(wave: np.ndarray) -> np.ndarray:
     s2 = (1e4 / np.asarray(wave, float)) ** 2
     index = 1 + 8.336624212083e-5 + 0.02408926869968 / (130.1065924522 - s2) + 1.599740894897e-4 / (38.92568793293 - s2)
     return wave * index
+
+
+def moved(wave: np.ndarray, velocity: float, *, barycentric: bool, vacuum: bool) -> np.ndarray:
+    """Wavelengths [A, air, topocentric] in the frame and medium that were chosen; ``velocity`` is the correction [km/s]."""
+    # In the order in which light was changed: air to vacuum where the telescope stands, then the motion of the Earth.
+    wave = air_to_vacuum(wave) if vacuum else wave
+    return wave * (1 + velocity / LIGHT_SPEED) if barycentric else wave
 
 
 def resampling(wave: np.ndarray, grid: np.ndarray) -> csr_array:
@@ -201,7 +208,7 @@ def exposure_scales(parts: Sequence[Part]) -> tuple[dict[str, float], list[Decis
         for part in own[1:]:
             here = on_grid(part, first.wave) if not np.array_equal(part.wave, first.wave) else part.__dict__
             ratio, error = flux_ratio(first.flux, first.error, here["flux"], here["error"])
-            sure = ratio > MIN_SIGNIFICANCE * error and 1 / MAX_SCALE < ratio < MAX_SCALE
+            sure = error < MAX_ERROR * ratio and 1 / MAX_SCALE < ratio < MAX_SCALE
             if not sure:
                 text = f"{part.name}: too faint, or too different, to be scaled to {first.name}; its flux is kept"
                 decisions.append(Decision("NOSCALE", text, "info"))
@@ -238,7 +245,7 @@ def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.n
         inside = (grid >= low) & (grid <= high)
         (a, ea), (b, eb) = ((x[inside], e[inside]) for x, e in (spectra[known], spectra[new]))
         ratio, error = flux_ratio(scales[known] * a, scales[known] * ea, b, eb)
-        if ratio > MIN_SIGNIFICANCE * error and 1 / MAX_SCALE < ratio < MAX_SCALE:
+        if error < MAX_ERROR * ratio and 1 / MAX_SCALE < ratio < MAX_SCALE:
             scales[new] = ratio
             text = f"{new} multiplied by {ratio:.4f} +- {error:.4f} to agree with {known} at {low:.0f}-{high:.0f} A"
             decisions.append(Decision("SCALED", text, "info"))
@@ -333,11 +340,7 @@ def combine_spectra(
     scales, found = exposure_scales(parts)
     decisions += found
     parts = [scaled(part, scales[part.name]) for part in parts]
-    waves = []
-    for part in parts:
-        # In the order in which light was changed: air to vacuum where the telescope stands, then the motion of the Earth.
-        wave = air_to_vacuum(part.wave) if vacuum else part.wave
-        waves.append(wave * (1 + part.velocity / LIGHT_SPEED) if barycentric else wave)
+    waves = [moved(part.wave, part.velocity, barycentric=barycentric, vacuum=vacuum) for part in parts]
     placed = [on_grid(part, grid, wave) for part, wave in zip(parts, waves, strict=True)]
     rejected = {part.name: 0 for part in parts}
     means: dict[str, tuple[np.ndarray, np.ndarray]] = {}

@@ -28,7 +28,9 @@ BADGES = {
     "unjudged": "done, but it left no verdict",
 }
 
-_TASK_ID = re.compile(r"(?P<stage>\d\d_[a-z0-9_]+?)(?:-(?P<obsid>\d{7,})-exp(?P<exp>\d+))?(?:-(?P<channel>[a-z]+))?")
+_TASK_ID = re.compile(
+    r"(?P<stage>\d\d_[a-z0-9_]+?)(?:-(?P<obsid>\d{7,})-exp(?P<exp>\d+))?(?:-(?P<channel>[a-z]+))?(?:\.(?P<target>[\w.+-]+))?"
+)
 # The order in which a page names them; an unknown channel comes last.
 _CHANNEL_ORDER = {"uv": 0, "orange": 1, "red": 2, "farred": 3}
 

@@ -27,7 +27,7 @@ from .fingerprint import UP_TO_DATE, DigestCache, Fingerprint, Fingerprinter
 from .lock import Owner, process_start
 from .plan import Plan, Task, build, text_digest
 from .rundef import RunDefinition
-from .stages import STAGES, Stage
+from .stages import STAGES, TARGET, Stage
 from .status import Record, State
 from .worker import Order, staging_root
 
@@ -200,6 +200,8 @@ class Driver:
 
     def _decide(self, task: Task) -> None:
         broken = [need for need in task.waits_for if self.records[need].state is not State.SUCCEEDED]
+        if task.stage.scope == TARGET and all(self.records[name].state is not State.SUCCEEDED for name in task.hopes):
+            broken += list(task.hopes)[:1]  # something to combine there must be
         known = status.read(self.layout.status_dir, task.id)
         if task.problem:
             self._fail(task, {"type": "MissingInput", "message": task.problem, "where": "plan"}, known)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PanaceaError, RequestError
-from ..products.layout import Layout, program_name
+from ..products.layout import Layout, program_name, safe_name
 from . import notebooks, skyplan, stages
 from .rundef import RunDefinition
-from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, Stage
+from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, TARGET, Stage
 
 
 class NothingToReduceError(RequestError):
@@ -215,6 +215,7 @@ class _Builder:
             raise NothingToReduceError("nothing can be reduced. " + " ".join(broken.values()))
         for name, channel in sides.items():
             self._exposure_tasks(channel, exposures[name])
+        self._target_tasks(exposures)
         self._night_task("10_night", {})
         return Plan(self.tasks, self.notes, self.problems, definition.baseraw)
 
@@ -396,6 +397,27 @@ class _Builder:
             return {}
         return {task_id(stage.name, channel.name, e.obsid, e.exp): f"{e.obsid:07d}_exp{e.exp:02d}" for e in profiles}
 
+    def _target_tasks(self, exposures: dict[str, list[Any]]) -> None:
+        """One task per target of a programme, over all channels and exposures that had their light on it."""
+        groups: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+        for channel, found in exposures.items():
+            for exposure in found:
+                if exposure.kind == "sci" and exposure.on_target:
+                    program = program_name(exposure.program, is_standard=exposure.is_standard)
+                    groups.setdefault((program, exposure.target_name), []).append((channel, exposure))
+        for stage in (item for item in stages.STAGES if item.scope == TARGET):
+            for (program, name), members in groups.items():
+                if len(members) < 2:
+                    continue  # nothing to combine it with
+                target = safe_name(name)
+                hopes = {
+                    task_id("07_flux", channel, e.obsid, e.exp): f"{channel}/{e.obsid:07d}_exp{e.exp:02d}"
+                    for channel, e in members
+                }
+                where = {"program": program, "target": target, "expected": len(hopes)}
+                notebook = self.layout.notebook(stage.name, program=program, target=target)
+                self._add(stage, where, {}, notebook, hopes=hopes)
+
     def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
         if "sci" not in stage.frames:
             return ()
@@ -501,8 +523,11 @@ class _Builder:
             place["baseraw"] = self.definition.baseraw
         if kind and "frame_kind" in declared:
             where = {**where, "frame_kind": kind}
+        name = task_id(stage.name, channel, obsid, exp)
+        if stage.scope == TARGET:
+            name = f"{stage.name}.{where['program']}.{where['target']}"
         task = Task(
-            id=task_id(stage.name, channel, obsid, exp),
+            id=name,
             stage=stage,
             source=source,
             notebook=notebook,
