@@ -68,7 +68,7 @@ def test_neighbours_correlate_as_said():
     found = [combine_spectra([part("orange", 1, rng, 1.0, 1.0)]) for _ in range(20)]
     inside = slice(1500, 4500)
     rest = np.stack([(f.flux[inside] - 1.0) / f.error[inside] for f in found])
-    assert np.mean(rest[:, 1:] * rest[:, :-1]) == pytest.approx(found[0].correlation, abs=0.02)
+    assert np.mean(rest[:, 1:] * rest[:, :-1]) == pytest.approx(found[0].correlation["orange"], abs=0.02)
 
 
 def test_channels_are_joined_in_their_overlap():

@@ -141,9 +141,9 @@ class Layout:
     def cube(self, program: str, obsid: int, exp: int, channel: str, kind: str) -> Path:
         return self.program_dir(program) / f"{self.exposure_name(obsid, exp, channel)}_{kind}_cube.fits"
 
-    def combined(self, program: str, target: str, ending: str) -> Path:
-        """A product of all exposures of a target: ``ending`` as in ``combined_spectrum.fits``."""
-        return self.program_dir(program) / f"{safe_name(target)}_{self.night}_{ending}"
+    def combined(self, program: str, target: str, ending: str, nights: str = "") -> Path:
+        """A product of all exposures of a target: ``ending`` as in ``combined_spectrum.fits``; of several ``nights`` if named."""
+        return self.program_dir(program) / f"{safe_name(target)}_{nights or self.night}_{ending}"
 
     def calibration(self, channel: str) -> Path:
         return self.cals_dir / f"cal_{self.night}_{channel}.fits"

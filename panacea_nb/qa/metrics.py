@@ -203,9 +203,14 @@ def night_row(task, exposure, result, scale, judged) -> dict[str, object]:
     }
 
 
-def combined(result, aligned: dict[str, bool], missing: int) -> dict[str, float]:
+def combined(result, cube, missing: int) -> dict[str, float]:
     """Metrics of 09_combine; ``result`` is None where no source was found."""
-    values = {"missing": float(missing), "aligned": 100 * float(np.mean(list(aligned.values())))}
+    apart = [value for value in cube.apart.values() if np.isfinite(value)]
+    values = {
+        "missing": float(missing),
+        "aligned": 100 * float(np.mean([how != "sky" for how in cube.aligned.values()])),
+        "pointing": max(apart, default=0.0),
+    }
     if result is None:
         return values | {"exposures": 0.0}
     factors = np.array(list(result.scales.values()))
