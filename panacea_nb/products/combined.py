@@ -47,7 +47,12 @@ def _places(task: Task, names: Iterable[str]):
                 f"{name!r} names no exposure: write channel/obsid_expNN as in orange/0000012_exp01, of another night "
                 "20250116:orange/0000012_exp01"
             )
-        key = (list(CHANNELS).index(match["channel"]), match["night"] or task.layout.night, int(match["obsid"]), int(match["exp"]))
+        key = (
+            list(CHANNELS).index(match["channel"]),
+            match["night"] or task.layout.night,
+            int(match["obsid"]),
+            int(match["exp"]),
+        )
         found.append((key, match["channel"]))
     for (_, night, obsid, exp), channel in sorted(set(found)):
         layout = task.layout if night == task.layout.night else Layout(task.layout.output, night, task.layout.tag)
@@ -75,7 +80,12 @@ def read(task: Task, names: Iterable[str]) -> tuple[list[Part], list[FiberField]
         spectrum = task.input(layout.spectrum(task.program or "", obsid, exp, channel))
         for one in (path, spectrum):
             task.inputs[one.name] = content_digest(one)
-        part = _part(Table.read(spectrum, hdu="SPECTRUM"), head, lsf[(error > 0).any(axis=1)], (layout.night, channel, obsid, exp))
+        part = _part(
+            Table.read(spectrum, hdu="SPECTRUM"),
+            head,
+            lsf[(error > 0).any(axis=1)],
+            (layout.night, channel, obsid, exp),
+        )
         parts.append(part)
         fields.append(_field(part, head, skysub, error, places))
         headers.append(head)
@@ -151,10 +161,15 @@ def frame_cards(parts: list[Part], sigma: float, *, barycentric: bool, vacuum: b
     return cards + ([("LSFSIGMA", round(sigma, 4), "[A] sigma of a line")] if sigma > 0 else [])
 
 
-def cards(task: Task, parts: list[Part], factors: dict[str, float], header: fits.Header, frame: list[tuple], parameters: dict):
+def cards(
+    task: Task, parts: list[Part], factors: dict[str, float], header: fits.Header, frame: list[tuple], parameters: dict
+):
     """Cards that all combined products share; ``parts`` and ``factors`` of the product they are for."""
     made = [(name, header[name], "of the first exposure") for name in _KEPT if name in header]
-    made += [("TARGET", task.target or "", "name of the target in file names"), ("NCOMBINE", len(parts), "exposures x channels")]
+    made += [
+        ("TARGET", task.target or "", "name of the target in file names"),
+        ("NCOMBINE", len(parts), "exposures x channels"),
+    ]
     for i, part in enumerate(parts, start=1):
         made += [
             (f"PART{i}", part.name, "night, observation, exposure, channel"),
@@ -186,7 +201,10 @@ def _frame_of(common: list[tuple]) -> list[tuple]:
 def _correlation(by_name: dict[str, float]) -> list[tuple]:
     """Correlation of the errors of neighbours along wavelength, by channel."""
     found = {name.rpartition("_")[2]: value for name, value in by_name.items()}
-    return [(f"CORR-{name[:3].upper()}", round(value, 4), f"correlation of neighbours, {name}") for name, value in found.items()]
+    return [
+        (f"CORR-{name[:3].upper()}", round(value, 4), f"correlation of neighbours, {name}")
+        for name, value in found.items()
+    ]
 
 
 def spectrum_file(result: Combined, common: list[tuple], *, vacuum: bool) -> fits.HDUList:
@@ -195,7 +213,9 @@ def spectrum_file(result: Combined, common: list[tuple], *, vacuum: bool) -> fit
     primary = fits.PrimaryHDU(np.vstack(rows))
     put(primary.header, _axis(result.wave, vacuum))
     put(primary.header, [(f"ROW{i}", name, "") for i, name in enumerate(ROWS, start=1)])
-    put(primary.header, [*_correlation({part.name: result.correlation[part.channel] for part in result.parts}), *common])
+    put(
+        primary.header, [*_correlation({part.name: result.correlation[part.channel] for part in result.parts}), *common]
+    )
     columns = [
         ("wavelength", result.wave, "Angstrom"), ("flux", result.flux, FLUX_UNIT), ("uncertainty", result.error, FLUX_UNIT),
         ("sky", result.sky, FLUX_UNIT), ("sky_uncertainty", result.sky_error, FLUX_UNIT), ("telluric", result.telluric, None),
@@ -235,7 +255,10 @@ def cube_file(task: Task, made: CombinedCube, common: list[tuple], *, vacuum: bo
     source = made.first.source
     facts = [("AXESFROM", made.first.name, "its IFU axes are those of the cube")]
     if source is not None:
-        facts += [("SOURCEX", source[0], "[arcsec] IFU x of the source, all wavelengths"), ("SOURCEY", source[1], "[arcsec] IFU y")]
+        facts += [
+            ("SOURCEX", source[0], "[arcsec] IFU x of the source, all wavelengths"),
+            ("SOURCEY", source[1], "[arcsec] IFU y"),
+        ]
     for i, (name, how) in enumerate(made.aligned.items(), start=1):
         facts += [(f"FIELD{i}", name, ""), (f"ALIGN{i}", ALIGNED[how], "what aligned it")]
     facts += [("SUMFACT", round(made.sum_factor, 3), "error of a large sum over root sum of squares")]

@@ -310,7 +310,9 @@ def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.n
         low, high = OVERLAPS.get((known, new)) or OVERLAPS[(new, known)]
         inside = (grid >= low) & (grid <= high)
         (a, ea), (b, eb) = ((x[inside], e[inside]) for x, e in (spectra[known], spectra[new]))
-        ratio, error = flux_ratio(scales[known] * a, scales[known] * ea, b, eb, 1 + 2 * max(correlation[known], correlation[new]))
+        ratio, error = flux_ratio(
+            scales[known] * a, scales[known] * ea, b, eb, 1 + 2 * max(correlation[known], correlation[new])
+        )
         if _is_sure(ratio, error):
             scales[new] = ratio
             text = f"{new} multiplied by {ratio:.4f} +- {error:.4f} to agree with {known} at {low:.0f}-{high:.0f} A"

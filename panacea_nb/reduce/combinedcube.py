@@ -12,8 +12,10 @@ from .combine import MIN_COVER, moved, neighbour_correlation, propagated, to_gri
 from .cube import Grid, build_cube, spaxel_grid, sum_error_factor
 from .source import Refraction
 
-COMMON_WAVE = 6700.0  # A, where both arms measure: light of this wavelength ties the fibres of one arm to those of the other
-MAX_APART = 60.0  # arcsec between fields that the sky coordinates can bring together
+COMMON_WAVE = (
+    6700.0  # A, where both arms measure: light of this wavelength ties the fibres of one arm to those of the other
+)
+MAX_APART = 60.0  # arcsec between fields, beyond which they do not show the same object
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,9 @@ class FiberField:
 
     def path(self, wave: float) -> np.ndarray:
         """Place (2,) [IFU arcsec] of the refraction table at a wavelength."""
-        return np.array([np.interp(wave, self.refraction.wavelength, t) for t in (self.refraction.x, self.refraction.y)])
+        return np.array(
+            [np.interp(wave, self.refraction.wavelength, t) for t in (self.refraction.x, self.refraction.y)]
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ def tangent_plane(sky: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
 def on_sky(field: FiberField) -> tuple[np.ndarray, np.ndarray]:
     """The field's centre (2,) [deg] and the linear map (3, 2) from 1, IFU x, y to arcsec east and north of it."""
     angle = np.radians(field.sky)
-    vector = np.stack([np.cos(angle[:, 1]) * np.cos(angle[:, 0]), np.cos(angle[:, 1]) * np.sin(angle[:, 0]), np.sin(angle[:, 1])])
+    vector = np.stack(
+        [np.cos(angle[:, 1]) * np.cos(angle[:, 0]), np.cos(angle[:, 1]) * np.sin(angle[:, 0]), np.sin(angle[:, 1])]
+    )
     mean = vector.mean(axis=1)  # no trouble where right ascension jumps from 360 to 0 deg
     centre = np.degrees([np.arctan2(mean[1], mean[0]), np.arctan2(mean[2], np.hypot(mean[0], mean[1]))])
     design = np.column_stack([np.ones(field.positions.shape[0]), field.positions])
@@ -193,7 +199,9 @@ def combine_cubes(
     """
     if not fields:
         raise ValueError("there is no field to combine")
-    ready = sorted(with_neighbours(fields), key=lambda item: (("source", "channel", "sky").index(item[1]), -item[0].snr))
+    ready = sorted(
+        with_neighbours(fields), key=lambda item: (("source", "channel", "sky").index(item[1]), -item[0].snr)
+    )
     first = ready[0][0]
     waves = {f.name: moved(f.wave, f.velocity, barycentric=barycentric, vacuum=vacuum) for f in fields}
     grid = grid[(grid >= min(w[0] for w in waves.values())) & (grid <= max(w[-1] for w in waves.values()))]
@@ -205,9 +213,14 @@ def combine_cubes(
     for field, how in ready:
         *where, apart[field.name], separation = place(field, first)
         if how == "sky" and separation > MAX_APART:
-            text = f"{field.name} lies {separation:.0f} arcsec from {first.name} and shows no source: not part of the cube"
+            text = (
+                f"{field.name} shows no source and lies {separation:.0f} arcsec from {first.name}: not part of the cube"
+            )
             decisions.append(Decision("FARAPART", text, "warn"))
             continue
+        if apart[field.name] > MAX_APART:
+            text = f"the source of {field.name} lies {apart[field.name]:.0f} arcsec from that of {first.name}: another object?"
+            decisions.append(Decision("FARAPART", text, "warn"))
         aligned[field.name] = how
         matrix = to_grid(waves[field.name], grid, field.sigma, sigma)
         rows = np.flatnonzero(np.diff(matrix.indptr))

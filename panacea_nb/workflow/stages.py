@@ -42,7 +42,7 @@ class Stage:
         Stages that must have ended well before, but whose products are not part of what went in.
     hopes : str
         Parameter of the notebook that names what of other exposures it may read: the task waits until those have ended in any
-        way, is told of those that succeeded, and is never blocked by the others.
+        way, is told of those that succeeded, and is never blocked by the others. One per target needs one of them at least.
     options : tuple of str
         Fields of `RunDefinition` that the notebook takes as parameters, beside those that say what to work on.
     frames : tuple of str

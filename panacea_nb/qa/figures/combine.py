@@ -90,7 +90,11 @@ def combined_parts(result, target: str) -> Drawing:
         ax.plot(fine[0], fine[1] / unit, linewidth=0.8, label=part.channel if index == 1 else "", **style)
         heights.append(fine[1] / unit)
         safe = np.where(same > 3 * error, same, np.nan)
-        mark = {"marker": "os^Dv"[(index - 1) % 5], "markersize": 3.5, "markerfacecolor": "none" if index > 1 else style["color"]}
+        mark = {
+            "marker": "os^Dv"[(index - 1) % 5],
+            "markersize": 3.5,
+            "markerfacecolor": "none" if index > 1 else style["color"],
+        }
         below.errorbar(wave, flux / safe, error / safe, linestyle="none", elinewidth=0.7, **mark, **style)
         offsets.append(flux / safe - 1)
     light_frame(ax)
@@ -108,7 +112,8 @@ def combined_parts(result, target: str) -> Drawing:
     for panel in (ax, below):
         panel.set_xlim(min(p.wave[0] for p in result.parts), max(p.wave[-1] for p in result.parts))
     _joints(fig, rows[2], result, unit, name)
-    words = f"{len(result.parts)} spectra, flux scales within {number(scales, 2)} %, bins within {number(100 * away, 2)} % of the mean"
+    words = f"{len(result.parts)} spectra, flux scales within {number(scales, 2)} %"
+    words = f"{words}, bins within {number(100 * away, 2)} % of the mean"
     fig.texts[0].set_text(f"{printable(target)}: {words}")
     return fig, f"Combination of {printable(target)}: {words}, in the median."
 
@@ -129,7 +134,9 @@ def _joints(fig, cell, result, unit: float, name: str) -> None:
             wave, flux, error, _ = _binned(size, *(v[near] for v in (part.wave, part.flux, part.error, part.flux)))
             style = {"color": COLOURS[part.channel], "linewidth": 0.9}
             ax.plot(wave, flux / unit, drawstyle="steps-mid", **style)
-            ax.fill_between(wave, (flux - error) / unit, (flux + error) / unit, alpha=0.2, linewidth=0, color=style["color"])
+            ax.fill_between(
+                wave, (flux - error) / unit, (flux + error) / unit, alpha=0.2, linewidth=0, color=style["color"]
+            )
             seen.append(flux / unit)
         light_frame(ax)
         ax.set_ylim(*limits(np.concatenate(seen), 1, 99, 0.4))
@@ -195,7 +202,14 @@ def combined_image(made, target: str) -> Drawing:
         if made.first.source is not None:
             ax.plot(*made.first.source[:2], marker="+", color="white", markersize=9, markeredgewidth=1.6)
             ax.plot(*made.first.source[:2], marker="+", color=DARK, markersize=8, markeredgewidth=0.7)
-        label(ax, f"{channel}, {low:.0f}–{high:.0f} Å", "IFU x [arcsec]", "" if k % columns else "IFU y [arcsec]", nx=5, ny=4)
+        label(
+            ax,
+            f"{channel}, {low:.0f}–{high:.0f} Å",
+            "IFU x [arcsec]",
+            "" if k % columns else "IFU y [arcsec]",
+            nx=5,
+            ny=4,
+        )
         color_bar(fig, ax, shown, f"{name}erg/s/cm²/Å", n=4, pad=0.05)
     return fig, f"Images of {printable(target)} in {len(ranges)} part(s) of the combined cube: {words}."
 
@@ -220,6 +234,8 @@ def _mean_image(made, inside: np.ndarray) -> np.ndarray:
     chosen = chosen[:: max(1, chosen.size // 400)]
     flux, error = made.flux[chosen].astype(float), made.error[chosen].astype(float)
     typical = np.array([middle(e[e > 0]) for e in error])
-    weight = np.where(np.isfinite(typical), 1.0 / np.where(np.isfinite(typical), typical, 1.0) ** 2, 0.0)[:, None, None] * (error > 0)
+    weight = np.where(np.isfinite(typical), 1.0 / np.where(np.isfinite(typical), typical, 1.0) ** 2, 0.0)[
+        :, None, None
+    ] * (error > 0)
     total = weight.sum(axis=0)
     return np.where(total > 0, (weight * flux).sum(axis=0) / np.where(total > 0, total, 1.0), np.nan)
