@@ -208,7 +208,7 @@ def _correlation(by_name: dict[str, float]) -> list[tuple]:
 
 
 def spectrum_file(result: Combined, common: list[tuple], *, vacuum: bool) -> fits.HDUList:
-    """Rows wavelength, flux, error, sky, telluric in the primary array; and all of it as a table with units."""
+    """Rows wavelength, flux, error, sky, telluric in the primary array; what was measured, as a table with units."""
     rows = [result.wave, result.flux, result.error, result.sky, result.telluric]
     primary = fits.PrimaryHDU(np.vstack(rows))
     put(primary.header, _axis(result.wave, vacuum))
@@ -220,8 +220,9 @@ def spectrum_file(result: Combined, common: list[tuple], *, vacuum: bool) -> fit
         ("wavelength", result.wave, "Angstrom"), ("flux", result.flux, FLUX_UNIT), ("uncertainty", result.error, FLUX_UNIT),
         ("sky", result.sky, FLUX_UNIT), ("sky_uncertainty", result.sky_error, FLUX_UNIT), ("telluric", result.telluric, None),
     ]  # fmt: skip
-    made = [fits.Column(name=n, format="D", unit=u, array=np.asarray(a, float)) for n, a, u in columns]
-    made.append(fits.Column(name="count", format="I", array=result.count))
+    good = result.error > 0  # no gaps in the table: programs take an error of 0 for a perfect measurement
+    made = [fits.Column(name=n, format="D", unit=u, array=np.asarray(a, float)[good]) for n, a, u in columns]
+    made.append(fits.Column(name="count", format="I", array=result.count[good]))
     table = fits.BinTableHDU.from_columns(made, name="SPECTRUM")
     put(table.header, _frame_of(common))
     return fits.HDUList([primary, table])
