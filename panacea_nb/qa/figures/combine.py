@@ -24,7 +24,6 @@ from .canvas import (
     light_frame,
     limits,
     middle,
-    nothing,
     number,
     printable,
 )
@@ -74,13 +73,14 @@ def combined_parts(result, target: str) -> Drawing:
         return _nothing(target)
     factors = np.array(list(result.scales.values()))
     scales = 100 * float(factors.max() / factors.min() - 1)
-    fig = canvas("", height=7.6)
-    rows = grid(fig, (1,), (1.5, 1.1, 1.1), left=0.85, hspace=0.85, top=0.75)
+    joints = [joint for joint in JOINTS if {joint[0], joint[1]} <= {part.channel for part in result.parts}]
+    fig = canvas("", height=7.6 if joints else 5.4)
+    rows = grid(fig, (1,), (1.5, 1.1, 1.1)[: 3 if joints else 2], left=0.85, hspace=0.85, top=0.75)
     ax, below = fig.add_subplot(rows[0]), fig.add_subplot(rows[1])
     good = result.error > 0
     unit, name = handy_unit(result.flux[good])
     counts: dict[str, int] = {}
-    offsets, heights = [], []
+    offsets, heights, noise = [], [], []
     for part in result.parts:
         index = counts[part.channel] = counts.get(part.channel, 0) + 1
         mean = np.interp(part.wave, result.wave[good], result.flux[good], left=np.nan, right=np.nan)
@@ -97,6 +97,7 @@ def combined_parts(result, target: str) -> Drawing:
         }
         below.errorbar(wave, flux / safe, error / safe, linestyle="none", elinewidth=0.7, **mark, **style)
         offsets.append(flux / safe - 1)
+        noise.append(error / safe)
     light_frame(ax)
     ax.set_ylim(*limits(np.concatenate(heights), 0.5, 99.3, 0.15))
     label(ax, "exposures and channels, scaled", "wavelength [Å]", f"{name}erg/s/cm²/Å", nx=8)
@@ -105,28 +106,27 @@ def combined_parts(result, target: str) -> Drawing:
     below.axhline(1, color=GREY, linestyle="--", linewidth=1.0)
     rest = finite(np.abs(np.concatenate(offsets)))
     away = middle(rest) if rest.size else float("nan")
-    reach = float(np.clip(1.3 * np.percentile(rest, 95), 0.02, 1.0)) if rest.size else 1.0
+    wide = max(1.3 * float(np.percentile(rest, 95)), 2 * middle(np.concatenate(noise))) if rest.size else 1.0
+    reach = float(np.clip(wide, 0.02, 1.0))
     below.set_ylim(1 - reach, 1 + reach)
     marks = "filled: first exposure, open: others" if max(counts.values()) > 1 else "one exposure of each channel"
     label(below, f"over the combined spectrum, in bins ({marks})", "wavelength [Å]", "ratio", nx=8, ny=4)
     for panel in (ax, below):
         panel.set_xlim(min(p.wave[0] for p in result.parts), max(p.wave[-1] for p in result.parts))
-    _joints(fig, rows[2], result, unit, name)
+    if joints:
+        _joints(fig, rows[2], result, joints, unit, name)
     words = f"{len(result.parts)} spectra, flux scales within {number(scales, 2)} %"
     words = f"{words}, bins within {number(100 * away, 2)} % of the mean"
     fig.texts[0].set_text(f"{printable(target)}: {words}")
     return fig, f"Combination of {printable(target)}: {words}, in the median."
 
 
-def _joints(fig, cell, result, unit: float, name: str) -> None:
+def _joints(fig, cell, result, joints, unit: float, name: str) -> None:
     """The wavelengths that two channels measure: both as scaled."""
-    inner = cell.subgridspec(1, len(JOINTS), wspace=0.22)
-    for k, (first, second, at, half) in enumerate(JOINTS):
+    inner = cell.subgridspec(1, len(joints), wspace=0.22)
+    for k, (first, second, at, half) in enumerate(joints):
         ax = fig.add_subplot(inner[k])
         pair = [p for p in result.parts if p.channel in (first, second)]
-        if len({p.channel for p in pair}) < 2:
-            nothing(ax, f"{first} and {second}\nare not both there")
-            continue
         seen = []
         for part in pair:
             near = (np.abs(part.wave - at) < half) & (part.error > 0)
@@ -222,8 +222,8 @@ def _ranges(made) -> list[tuple[str, float, float]]:
     if len(names) == 1:
         edges = np.linspace(first, last, THIRDS + 1)
         return [(names[0], float(a), float(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    starts = {second: at for _, second, at, _ in JOINTS}
-    ends = {name: at for name, _, at, _ in JOINTS}
+    starts = {second: at for name, second, at, _ in JOINTS if name in there}
+    ends = {name: at for name, second, at, _ in JOINTS if second in there}
     found = [(n, max(first, starts.get(n, first)), min(last, ends.get(n, last))) for n in names]
     return [item for item in found if item[2] > item[1]]
 
