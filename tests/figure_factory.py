@@ -17,6 +17,8 @@ from panacea_nb.qa import figures
 from panacea_nb.reduce.bias import MasterBias, MasterDark
 from panacea_nb.reduce.calibrated import Calibrated
 from panacea_nb.reduce.ccd import ChannelImage
+from panacea_nb.reduce.combine import Part, combine_spectra
+from panacea_nb.reduce.combinedcube import FiberField, combine_cubes
 from panacea_nb.reduce.cube import spaxel_grid
 from panacea_nb.reduce.exposure import ScienceExtraction
 from panacea_nb.reduce.extract import Extraction, FiberModel
@@ -287,3 +289,33 @@ def bias_frames(noise: float = 3.1, n: int = 5) -> tuple[ChannelImage, MasterBia
         rng.normal(size=shape).astype(np.float32) * noise, np.zeros(shape, np.uint8), np.full((shape[0], 1), 3.0)
     )
     return frame, master, MasterDark(np.full(shape, 1e-3, np.float32), np.zeros(shape, bool), 900.0)
+
+
+def combination(channels=("uv", "orange", "red", "farred"), exposures=2, flux=3e-17, found=True):
+    """A combined spectrum and cube of a point source; factors of 1.2 between the exposures."""
+    grid = np.arange(3650.0, 10500.0, 3.5)
+    rng = np.random.default_rng(12)
+    parts, fields = [], []
+    for name in channels:
+        facts = channel(name)
+        wave = np.linspace(facts.wave_min, facts.wave_max, 600)
+        positions = facts.fiber_positions()
+        path = Refraction(wave[[0, -1]], np.zeros(2), np.zeros(2))
+        share = lenslet_fractions(positions, *(np.full(wave.size, v) for v in (0.5, -0.5, 1.5)), 3.5).T
+        sky = np.column_stack([150 + positions[:, 0] / 3600, positions[:, 1] / 3600])
+        for exp in range(1, exposures + 1):
+            true = flux / 1.2 ** (exp - 1) * np.ones(wave.size)
+            error = 0.05 * flux * np.ones(wave.size)
+            seen = true + error * rng.normal(size=wave.size)
+            one = np.ones(wave.size)
+            parts.append(
+                Part(name, 7, exp, wave, seen, error, seen, error, one, 1.9 * one, exptime=900.0, night="20250115")
+            )
+            noise = 1e-18 * rng.normal(size=share.shape)
+            fields.append(
+                FiberField(
+                    parts[-1].name, wave, true * share + noise, np.full(share.shape, 1e-18), positions, sky, path,
+                    (0.5, -0.5, float(wave[300])) if found else None, exposure=f"{exp}{facts.arm}", snr=20.0,
+                )
+            )  # fmt: skip
+    return combine_spectra(parts, grid), combine_cubes(fields, grid)

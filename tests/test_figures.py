@@ -412,8 +412,8 @@ def test_binned_columns(shown):
 
 
 def test_every_figure_has_its_test():
-    """No figure function goes without being drawn here."""
-    source = Path(__file__).read_text(encoding="utf-8")
+    """No figure function goes without being drawn in one of these modules."""
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_figures*.py"))
     assert [name for name in figures.__all__ if f'"{name}"' not in source] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_every_promised_file_is_there(reduced_night, rows):
 
 def test_products_are_clean_fits(reduced_night):
     files = sorted((reduced_night.layout.output / "LRS2").rglob("*.fits"))
-    assert len(files) == 16 * 5 + 4 + 4
+    assert len(files) == 16 * 5 + 4 + 4 + 6 * 2  # three targets on each arm, each with a combined spectrum and cube
     for path in files:
         with fits.open(
             path, checksum=True, memmap=False
@@ -254,14 +255,15 @@ def test_changing_a_parameter_reruns_only_what_depends_on_it(reduced_night, raw_
             "--output", reduced_night.layout.output, "--dry-run", *options,
         )  # fmt: skip
         lines = [line for line in done.stdout.splitlines() if line[:2].isdigit() and line[2] == "_"]
-        return {line.split("-")[0].split()[0] for line in lines if "up to date" not in line} - {
+        return {re.split(r"[-.\s]", line)[0] for line in lines if "up to date" not in line} - {
             "10_night",
             "00_inventory",
         }
 
     assert would_run() == set()
-    assert would_run("--central_wave", "4400") == {"07_flux", "08_standard"}
-    assert would_run("--correct_ftf") == {"06_sky", "07_flux", "08_standard"}
+    assert would_run("--central_wave", "4400") == {"07_flux", "08_standard", "09_combine"}
+    assert would_run("--correct_ftf") == {"06_sky", "07_flux", "08_standard", "09_combine"}
+    assert would_run("--barycentric") == would_run("--vacuum", "--match_resolution") == {"09_combine"}
     assert would_run("--use_flat") == {
         "02_trace",
         "03_wavelength",
@@ -270,6 +272,7 @@ def test_changing_a_parameter_reruns_only_what_depends_on_it(reduced_night, raw_
         "06_sky",
         "07_flux",
         "08_standard",
+        "09_combine",
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,7 +70,7 @@ def test_neighbours_correlate_as_said():
     found = [combine_spectra([part("orange", 1, rng, 1.0, 1.0)]) for _ in range(20)]
     inside = slice(1500, 4500)
     rest = np.stack([(f.flux[inside] - 1.0) / f.error[inside] for f in found])
-    assert np.mean(rest[:, 1:] * rest[:, :-1]) == pytest.approx(found[0].correlation, abs=0.02)
+    assert np.mean(rest[:, 1:] * rest[:, :-1]) == pytest.approx(found[0].correlation["orange"], abs=0.02)
 
 
 def test_channels_are_joined_in_their_overlap():
@@ -156,3 +158,53 @@ def test_resolution_is_matched_to_the_widest():
 def test_nothing_to_combine():
     with pytest.raises(ValueError, match="no spectrum"):
         combine_spectra([])
+
+
+def test_errors_of_correlated_and_smoothed_samples_are_their_scatter():
+    """Samples that share half of their noise with the next, as interpolation leaves them."""
+    pulls = {False: [], True: []}
+    for trial in range(12):
+        rng = np.random.default_rng(700 + trial)
+        noise = rng.normal(size=WAVES["orange"].size + 1)
+        one = part("orange", 1, rng, 1.0, 0.0, correlation=(0.5,))
+        one = replace(one, flux=1.0 + (noise[1:] + noise[:-1]) / np.sqrt(2), error=np.ones(one.wave.size))
+        wide = replace(part("red", 1, rng, 0.0, 1.0), sigma=np.full(WAVES["red"].size, 3.0))
+        for smooth in pulls:
+            found = combine_spectra([one, wide], match_resolution=smooth)
+            use = (found.error > 0) & (found.wave > 4650) & (found.wave < 6350)
+            pulls[smooth].append(((found.flux - 1.0) / np.where(use, found.error, 1.0))[use])
+    for smooth, values in pulls.items():
+        values = np.concatenate(values)
+        assert np.std(values) == pytest.approx(1.0, abs=0.04), smooth
+        assert abs(np.mean(values)) < 0.15
+
+
+def test_exposure_that_cannot_be_compared_keeps_its_flux():
+    rng = np.random.default_rng(14)
+    good = [part("orange", 1, rng, 4.0, 0.2), part("orange", 2, rng, 4.0, 0.2, factor=1.5)]
+    faint = part("orange", 3, rng, 0.01, 5.0)
+    scales, decisions = exposure_scales([faint, *good])
+    assert scales[faint.name] == 1.0
+    assert scales[good[1].name] / scales[good[0].name] == pytest.approx(1.5, rel=0.01)
+    assert [d.code for d in decisions] == ["NOSCALE"]
+
+
+def test_error_of_a_scale_knows_that_samples_correlate():
+    """Scatter of the factor found over its stated error, for neighbours that share half of their noise."""
+    found = []
+    for trial in range(200):
+        rng = np.random.default_rng(3000 + trial)
+        a, b = (rng.normal(size=401) for _ in range(2))
+        a, b = (10.0 + (v[1:] + v[:-1]) / np.sqrt(2) for v in (a, b))
+        found.append(flux_ratio(a, np.ones(400), b, np.ones(400), 2.0))
+    ratios, errors = np.array(found).T
+    assert np.std(ratios) / np.mean(errors) == pytest.approx(1.0, abs=0.15)
+
+
+def test_motion_of_the_earth_and_a_mixture_of_corrections_are_told():
+    rng = np.random.default_rng(15)
+    parts = [part("orange", e, rng, velocity=v) for e, v in ((1, -12.0), (2, 9.0))]
+    assert [d.code for d in combine_spectra(parts).decisions if d.severity == "warn"] == ["VELSPAN"]
+    assert [d.code for d in combine_spectra(parts, barycentric=True).decisions if d.severity == "warn"] == []
+    parts[0].telluric[:] = 0.9
+    assert "TELLMIX" in [d.code for d in combine_spectra(parts).decisions]

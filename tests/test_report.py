@@ -101,6 +101,43 @@ class FakeNight:
         self.layout.night_table.write_text(text + "\n")
 
 
+def test_targets_have_a_row_each_with_notebook_and_products(night):
+    """The same name in two programmes; names with dots; one combined without an exposure, one blocked."""
+    exposures = ["uv/0000001_exp01", "20250116:orange/0000001_exp01"]
+    for program, name, more in (
+        ("HET25-1-999", "NGC_1.b", {"verdict": "warn", "metrics": [{"name": "snr", "value": 12.34}]}),
+        ("HET25-1-888", "NGC_1.b", {"state": "blocked", "error": {"message": "it needs 07_flux"}}),
+    ):
+        path = night.layout.notebook("09_combine", program=program, target=name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(notebook(night.output, figures=3))
+        product = night.layout.combined(program, name, "combined_spectrum.fits")
+        product.write_bytes(b"SIMPLE")
+        night.record(
+            f"09_combine.{program}.{name}",
+            stage="09_combine",
+            notebook=night.layout.relative(path),
+            products={night.layout.relative(product): "digest"},
+            parameters={"program": program, "target": name, "exposures": exposures, "expected": 3},
+            **more,
+        )
+    page = Page(build(night.layout))
+    for program in ("HET25-1-999", "HET25-1-888"):
+        assert f"{program}.NGC_1.b" in page.ids()
+        assert f"../../../LRS2/{program}/NGC_1.b_{NIGHT}_combined_spectrum.fits" in [
+            unquote(link) for link in page.links()
+        ]
+        assert f"notebooks/{program}.NGC_1.b/09_combine.html" in page.links()
+    section = page.source.partition('id="targets"')[2].partition("<h2")[0]
+    assert "2 of 3" in section
+    assert "uv, orange" in section
+    assert "12.34" in section
+    assert section.count("badge warn") >= 1
+    assert section.count("badge blocked") >= 1
+    record = parse({"id": "09_combine.P.x.NGC_1", "parameters": {"program": "P.x", "target": "NGC_1"}}, "")
+    assert (record.program, record.target, record.title) == ("P.x", "NGC_1", "09_combine NGC_1")
+
+
 @pytest.fixture
 def night(tmp_path):
     """Two targets: one passes in uv and warns in orange, one fails in uv, stopped in orange and blocks what follows."""

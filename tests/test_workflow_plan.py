@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def test_a_channel_has_its_calibrations_exposures_and_the_standard(request_of):
     for obsid, exp in exposures:
         names = ["05_extract", "06_sky", "07_flux"] + (["08_standard"] if obsid == STANDARD else [])
         expected += [f"{name}-{obsid:07d}-exp{exp:02d}-uv" for name in names]
+    expected += ["09_combine.STANDARDS.HD_19445", "09_combine.HET25-1-999.NGC_1"]
     assert list(made.tasks) == [*expected, "10_night"]
     assert not made.problems
 
@@ -68,7 +70,9 @@ def test_needs_hold_every_stage_whose_files_are_read(request_of):
     assert made.tasks[f"07_flux-{name}"].needs == (*calibration, f"05_extract-{name}", f"06_sky-{name}")
     assert made.tasks["03_wavelength-uv"].needs == calibration[:2]
     assert made.tasks["01_bias-uv"].after == ("00_inventory",)
-    assert made.levels()["01_bias-uv"] == 8  # bias, trace, wavelength, flat, extract, sky, flux, standard
+    assert (
+        made.levels()["01_bias-uv"] == 9
+    )  # bias, trace, wavelength, flat, extract, sky of the standard, sky, flux, combine
     assert set(made.dependants(f"06_sky-{name}")) == {f"07_flux-{name}"}
 
 
@@ -314,7 +318,8 @@ def test_until_keeps_what_its_stages_wait_for(request_of):
 def test_redo_forces_the_stage_and_all_that_depends_on_it(request_of):
     made = request_of(obsid=BLUE)
     assert made.forced(["06_sky"]) == {
-        f"{stage}-{BLUE:07d}-exp{exp:02d}-uv" for stage in ("06_sky", "07_flux") for exp in (1, 2)
+        "09_combine.HET25-1-999.NGC_1",
+        *(f"{stage}-{BLUE:07d}-exp{exp:02d}-uv" for stage in ("06_sky", "07_flux") for exp in (1, 2)),
     }
 
 
@@ -326,7 +331,7 @@ def changed(before: plan.Plan, after: plan.Plan, output: Path) -> set[str]:
         return {name: fingerprinter.compute(task, {}).value for name, task in made.tasks.items()}
 
     old, new = prints(before), prints(after)
-    return {name.partition("-")[0] for name in old if old[name] != new.get(name)}
+    return {re.split("[-.]", name)[0] for name in old if old[name] != new.get(name)}
 
 
 @pytest.mark.parametrize(
@@ -355,8 +360,8 @@ def test_dry_run_prints_every_task_and_writes_nothing(tmp_path, raw):
     definition = RunDefinition(night=NIGHT, sides="uv", output=str(tmp_path / "out"), baseraw=str(raw), obsid=BLUE)
     text = runs.dry_run(definition, Settings(code="same"))
     lines = [line.split() for line in text.splitlines()]
-    assert [line[-1] for line in lines[2:-1] if line[0] != "10_night"] == ["new"] * 11
-    assert text.splitlines()[-1] == "12 tasks, 12 would run, 0 are up to date"
+    assert [line[-1] for line in lines[2:-1] if line[0] != "10_night"] == ["new"] * 12
+    assert text.splitlines()[-1] == "13 tasks, 13 would run, 0 are up to date"
     assert not (tmp_path / "out").exists()
 
 

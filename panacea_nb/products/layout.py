@@ -14,6 +14,7 @@ from ..errors import RequestError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 NIGHT_STAGES = ("00_inventory", "10_night")
+TARGET_STAGES = ("09_combine",)
 CHANNEL_STAGES = ("01_bias", "02_trace", "03_wavelength", "04_flat")
 
 
@@ -140,6 +141,10 @@ class Layout:
     def cube(self, program: str, obsid: int, exp: int, channel: str, kind: str) -> Path:
         return self.program_dir(program) / f"{self.exposure_name(obsid, exp, channel)}_{kind}_cube.fits"
 
+    def combined(self, program: str, target: str, ending: str, nights: str = "") -> Path:
+        """A product of all exposures of a target: ``ending`` as in ``combined_spectrum.fits``; of several ``nights`` if named."""
+        return self.program_dir(program) / f"{safe_name(target)}_{nights or self.night}_{ending}"
+
     def calibration(self, channel: str) -> Path:
         return self.cals_dir / f"cal_{self.night}_{channel}.fits"
 
@@ -159,8 +164,14 @@ class Layout:
         obsid: int | None = None,
         exp: int | None = None,
         program: str | None = None,
+        target: str | None = None,
     ) -> Path:
         """Where the executed notebook of a task lies: beside the products it made."""
+        if stage in TARGET_STAGES:
+            if program is None or target is None:
+                raise LayoutError(f"stage {stage} runs once per target: program and target are needed")
+            folder = f"{self.night}_{safe_name(target)}"
+            return self.program_dir(program) / "notebooks" / folder / f"{stage}.ipynb"
         if stage in NIGHT_STAGES:
             return self.night_dir / "notebooks" / f"{stage}.ipynb"
         if channel is None:

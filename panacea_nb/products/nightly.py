@@ -68,7 +68,7 @@ def rows(table: Table) -> list[list[object]]:
 
 
 def task_records(layout: Layout) -> list[dict]:
-    """State of every task of the night from the status records: id, stage, state, verdict, why, channel, obsid, exp."""
+    """State of every task of the night from the status records: id, stage, state, verdict, why, channel, obsid, exp, target."""
     result = []
     for path in sorted(layout.status_dir.glob("*.json")):
         record = _load(path)
@@ -86,6 +86,7 @@ def task_records(layout: Layout) -> list[dict]:
                 "channel": parameters.get("channel") or "",
                 "obsid": parameters.get("obsid"),
                 "exp": parameters.get("exposure"),
+                "target": parameters.get("target") or "",
             }
         )
     return result

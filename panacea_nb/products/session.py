@@ -46,6 +46,7 @@ class Task:
     obsid: int | None = None
     exposure: int | None = None
     program: str | None = None
+    target: str | None = None
     decisions: list[Decision] = field(default_factory=list)
     log_lines: list[str] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Task:
 
     @property
     def notebook(self) -> Path:
-        return self.layout.notebook(self.stage, self.channel, self.obsid, self.exposure, self.program)
+        return self.layout.notebook(self.stage, self.channel, self.obsid, self.exposure, self.program, self.target)
 
     # --- reading -------------------------------------------------------------------------------------------------------------
     def input(self, path: Path) -> Path:
@@ -190,6 +191,7 @@ def open(  # the notebooks read ``session.open(...)``
     obsid: int | None = None,
     exposure: int | None = None,
     program: str | None = None,
+    target: str | None = None,
 ) -> Task:
     """Begin a stage; see `Task`."""
-    return Task(stage, Layout.locate(output, night, tag), channel, obsid, exposure, program)
+    return Task(stage, Layout.locate(output, night, tag), channel, obsid, exposure, program, target)

@@ -201,3 +201,24 @@ def night_row(task, exposure, result, scale, judged) -> dict[str, object]:
         "telluric": result.choices["telluric"],
         "verdict": judged.overall,
     }
+
+
+def combined(result, cube, missing: int) -> dict[str, float]:
+    """Metrics of 09_combine; ``result`` is None where no source was found."""
+    apart = [value for value in cube.apart.values() if np.isfinite(value)]
+    values = {
+        "missing": float(missing),
+        "aligned": 100 * float(np.mean([how != "sky" for how in cube.aligned.values()])),
+        "pointing": max(apart, default=0.0),
+    }
+    if result is None:
+        return values | {"exposures": 0.0}
+    factors = np.array(list(result.scales.values()))
+    samples = sum(int((part.error > 0).sum()) for part in result.parts)
+    good = result.error > 0
+    return values | {
+        "exposures": float(len(result.parts)),
+        "scale_spread": 100 * float(factors.max() / factors.min() - 1),
+        "rejected": 100 * sum(result.rejected.values()) / max(samples, 1),
+        "snr": float(np.median(result.flux[good] / result.error[good])) if good.any() else 0.0,
+    }

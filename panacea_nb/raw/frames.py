@@ -179,6 +179,12 @@ class Exposure:
         return self.target_ifuslot in (None, self.ifuslot)
 
     @property
+    def target_name(self) -> str:
+        """Name of the target for all its exposures: QOBJECT, else OBJECT without IFU slot and track; fit to print."""
+        name = clean_text(self.card("QOBJECT"))
+        return name or _TARGET_SLOT.split(self.object_name)[0] or "UNNAMED"
+
+    @property
     def is_standard(self) -> bool:
         """Whether OBJECT names a spectrophotometric standard, be it on this IFU or the other."""
         return find_standard(self.object_name) is not None

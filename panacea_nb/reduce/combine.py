@@ -18,14 +18,16 @@ OVERLAPS = {
 }  # A, in which both channels measure the same light (LRS2Multi)
 ORDER = ("uv", "orange", "red", "farred")
 ANCHOR = ("orange", "red", "uv", "farred")  # the channel whose flux scale is kept: the first that is there
-MIN_SIGNIFICANCE = 10.0  # of a scale factor: noisier ones are left at 1
+MAX_ERROR = 0.025  # of a scale factor: the flux scales agree to some per cent without it, so a noisier one does harm
 MAX_SCALE = 3.0  # more than that is no difference of transparency or aperture
 OUTLIER_SIGMA = 6.0  # of a sample against the other exposures
 OUTLIER_SHARE = 0.2  # of the flux, which seeing and centring may change from exposure to exposure
+MAX_DRIFT = 15.0  # km/s between exposures, above which lines that are left topocentric get visibly wider
+MIN_COVER = 0.5  # of a smoothing kernel must lie on samples that were measured
 LIGHT_SPEED = 299792.458  # km/s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """The extracted spectrum of one exposure in one channel.
 
@@ -38,6 +40,8 @@ class Part:
     sigma : (n,) Gaussian sigma of the line-spread function [A]
     velocity : float, barycentric correction of the exposure [km/s], not applied
     exptime : float [s]
+    night : str, YYYYMMDD
+    correlation : of the errors of samples one, two, ... apart
     """
 
     channel: str
@@ -52,10 +56,13 @@ class Part:
     sigma: np.ndarray
     velocity: float = 0.0
     exptime: float = 0.0
+    night: str = ""
+    correlation: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.obsid:07d}_exp{self.exp:02d}_{self.channel}"
+        """As in the names of its products."""
+        return f"{self.night}_{self.obsid:07d}_exp{self.exp:02d}_{self.channel}".lstrip("_")
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,11 @@ class Combined:
     flux, error, sky, sky_error : (n,); error 0 where nothing was measured
     telluric : (n,)
     count : (n,) int, exposures x channels that took part
-    parts : list of Part, as they went in: scaled, on their own grids
+    parts : list of Part, scaled, on their own samples at wavelengths in the frame and medium of the result
     scales : dict name -> factor applied
     rejected : dict name -> number of samples that disagreed with the other exposures
-    correlation : float, of neighbouring elements of the common grid
+    correlation : dict channel -> correlation of the errors of neighbouring elements
+    sigma : float, line width to which all was smoothed [A]; 0 where nothing was
     decisions : list of Decision
     """
 
@@ -83,7 +91,8 @@ class Combined:
     parts: list[Part]
     scales: dict[str, float]
     rejected: dict[str, int]
-    correlation: float
+    correlation: dict[str, float]
+    sigma: float = 0.0
     decisions: list[Decision] = field(default_factory=list)
 
 
@@ -97,6 +106,13 @@ def air_to_vacuum(wave: np.ndarray) -> np.ndarray:
     s2 = (1e4 / np.asarray(wave, float)) ** 2
     index = 1 + 8.336624212083e-5 + 0.02408926869968 / (130.1065924522 - s2) + 1.599740894897e-4 / (38.92568793293 - s2)
     return wave * index
+
+
+def moved(wave: np.ndarray, velocity: float, *, barycentric: bool, vacuum: bool) -> np.ndarray:
+    """Wavelengths [A, air, topocentric] in the frame and medium that were chosen; ``velocity`` is the correction [km/s]."""
+    # In the order in which light was changed: air to vacuum where the telescope stands, then the motion of the Earth.
+    wave = air_to_vacuum(wave) if vacuum else wave
+    return wave * (1 + velocity / LIGHT_SPEED) if barycentric else wave
 
 
 def resampling(wave: np.ndarray, grid: np.ndarray) -> csr_array:
@@ -128,33 +144,75 @@ def _edges(wave: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * wave[0] - middle[0]], middle, [2 * wave[-1] - middle[-1]]])
 
 
-def on_grid(part: Part, grid: np.ndarray, wave: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def smoothing(own: np.ndarray, sigma: float, step: float) -> csr_array:
+    """Matrix (n, n) that makes lines of width ``own`` (n,) [A] as wide as ``sigma``; wider ones are left as they are."""
+    extra = np.sqrt(np.maximum(sigma**2 - np.asarray(own, float) ** 2, 0.0))
+    reach = int(np.ceil(5 * extra.max(initial=0.0) / step))
+    offset = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (offset * step / np.maximum(extra, 0.05 * step)[:, None]) ** 2)
+    row = np.repeat(np.arange(extra.size), offset.size)
+    column = row + np.tile(offset, extra.size)
+    take = (column >= 0) & (column < extra.size) & (kernel.ravel() > 1e-6)
+    matrix = csr_array((kernel.ravel()[take], (row[take], column[take])), shape=(extra.size, extra.size))
+    return matrix.multiply(1.0 / matrix.sum(axis=1)[:, None]).tocsr()
+
+
+def to_grid(wave: np.ndarray, grid: np.ndarray, own: np.ndarray | None = None, sigma: float = 0.0) -> csr_array:
+    """Matrix (n_grid, n) of `smoothing` to ``sigma`` (0: none), then `resampling`."""
+    matrix = resampling(wave, grid)
+    return matrix if not sigma or own is None else (matrix @ smoothing(own, sigma, wave[1] - wave[0])).tocsr()
+
+
+def propagated(matrix: csr_array, error: np.ndarray, correlation: Sequence[float] = ()) -> np.ndarray:
+    """Variances of ``matrix @ values`` for values with ``error`` (n,) or (n, m) that correlate with their neighbours."""
+    variance = matrix.multiply(matrix) @ error**2
+    columns = matrix.tocsc()
+    for lag, rho in enumerate(correlation, start=1):
+        both = columns[:, :-lag].multiply(columns[:, lag:]).tocsr()
+        variance = variance + 2 * rho * (both @ (error[:-lag] * error[lag:]))
+    return np.maximum(variance, 0.0)
+
+
+def on_grid(
+    part: Part, grid: np.ndarray, wave: np.ndarray | None = None, sigma: float = 0.0
+) -> dict[str, np.ndarray | float]:
     """A part's arrays on a common grid; error 0 where less than the whole of a sample was measured.
 
-    ``wave`` (n,) stands for the part's own wavelengths where these were corrected.
+    ``wave`` (n,) stands for the part's own wavelengths where these were corrected; ``sigma`` is the line width to smooth to.
+    ``correlation`` is that of the errors of neighbours on the grid.
     """
-    matrix = resampling(part.wave if wave is None else wave, grid)
+    wave = part.wave if wave is None else wave
+    matrix = to_grid(wave, grid, part.sigma, sigma)
     good = (part.error > 0).astype(float)
-    full = (matrix @ good) > 0.999
-    out = {name: np.where(full, matrix @ np.where(good > 0, getattr(part, name), 0.0), 0.0) for name in ("flux", "sky")}
-    square = matrix.multiply(matrix)
+    cover = matrix @ good
+    full = (resampling(wave, grid) @ good > 0.999) & (cover > MIN_COVER)
+    safe = np.where(full, cover, 1.0)
+    out = {name: np.where(full, (matrix @ (good * getattr(part, name))) / safe, 0.0) for name in ("flux", "sky")}
     for name in ("error", "sky_error"):
-        out[name] = np.where(full, np.sqrt(square @ getattr(part, name) ** 2), 0.0)
-    out["telluric"] = np.where(full, matrix @ part.telluric, 1.0)
-    return out
+        spread = np.sqrt(propagated(matrix, good * getattr(part, name), part.correlation))
+        out[name] = np.where(full, spread / safe, 0.0)
+    out["telluric"] = np.where(full, (matrix @ (good * part.telluric)) / safe, 1.0)
+    return out | {"correlation": neighbour_correlation(matrix, part.correlation)}
 
 
-def neighbour_correlation(wave: np.ndarray, grid: np.ndarray) -> float:
-    """Correlation of neighbouring samples that the resampling makes, mean over the grid."""
-    matrix = resampling(wave, grid)
-    square = matrix.multiply(matrix).sum(axis=1)
-    both = matrix[:-1].multiply(matrix[1:]).sum(axis=1)
-    used = (square[:-1] > 0) & (square[1:] > 0)
-    return float(np.mean(both[used] / np.sqrt(square[:-1][used] * square[1:][used]))) if used.any() else 0.0
+def neighbour_correlation(matrix: csr_array, correlation: Sequence[float] = ()) -> float:
+    """Correlation of neighbouring elements of ``matrix @ values``, mean over those that there are."""
+    own = propagated(matrix, np.ones(matrix.shape[1]), correlation)
+    first, second = matrix[:-1].tocsc(), matrix[1:].tocsc()
+    both = first.multiply(second).sum(axis=1)
+    for lag, rho in enumerate(correlation, start=1):
+        both = both + rho * first[:, :-lag].multiply(second[:, lag:]).sum(axis=1)
+        both = both + rho * first[:, lag:].multiply(second[:, :-lag]).sum(axis=1)
+    used = (own[:-1] > 0) & (own[1:] > 0)
+    return float(np.mean(both[used] / np.sqrt(own[:-1][used] * own[1:][used]))) if used.any() else 0.0
 
 
-def flux_ratio(a: np.ndarray, ea: np.ndarray, b: np.ndarray, eb: np.ndarray) -> tuple[float, float]:
+def flux_ratio(
+    a: np.ndarray, ea: np.ndarray, b: np.ndarray, eb: np.ndarray, correlated: float = 1.0
+) -> tuple[float, float]:
     """Factor by which spectrum ``b`` must be multiplied to agree with ``a``, and its error.
+
+    ``correlated`` is the variance of a sum of neighbouring samples over that of independent ones.
 
     Both are noisy: the sum of (a - s b)^2 / (ea^2 + s^2 eb^2) is made least by repeated linear fits whose weights do not follow the
     noise.  Samples that stand out (cosmic rays, variable lines) lose their weight.
@@ -176,7 +234,7 @@ def flux_ratio(a: np.ndarray, ea: np.ndarray, b: np.ndarray, eb: np.ndarray) -> 
         if power <= 0:
             return float("nan"), float("inf")
         new = float((w * a * b).sum() / power)
-        error = float(np.sqrt((w * (b**2)).sum()) / power)
+        error = float(np.sqrt(correlated * (w * b**2).sum()) / power)
         rest = (a - new * b) * np.sqrt(1.0 / (ea**2 + new**2 * eb**2))
         spread = max(1.0, 1.4826 * float(np.median(np.abs(rest))))
         keep = np.abs(rest) < 4 * spread
@@ -189,7 +247,8 @@ def flux_ratio(a: np.ndarray, ea: np.ndarray, b: np.ndarray, eb: np.ndarray) -> 
 def exposure_scales(parts: Sequence[Part]) -> tuple[dict[str, float], list[Decision]]:
     """Factors that bring the exposures of each channel to their common mean.
 
-    Every exposure is compared with the first of its channel; the mean of all, weighted by exposure time, keeps its flux.
+    Every exposure is compared with the one of its channel that has most signal; the mean, weighted by exposure time, of those that
+    can be compared keeps its flux, and the others keep theirs.
     """
     scales: dict[str, float] = {part.name: 1.0 for part in parts}
     decisions = []
@@ -197,29 +256,43 @@ def exposure_scales(parts: Sequence[Part]) -> tuple[dict[str, float], list[Decis
         own = [part for part in parts if part.channel == channel]
         if len(own) < 2:
             continue
-        first, found = own[0], [1.0]
-        for part in own[1:]:
-            here = on_grid(part, first.wave) if not np.array_equal(part.wave, first.wave) else part.__dict__
-            ratio, error = flux_ratio(first.flux, first.error, here["flux"], here["error"])
-            sure = ratio > MIN_SIGNIFICANCE * error and 1 / MAX_SCALE < ratio < MAX_SCALE
-            if not sure:
-                text = f"{part.name}: too faint, or too different, to be scaled to {first.name}; its flux is kept"
+        best = max(own, key=_signal)
+        found = {best.name: 1.0}
+        for part in own:
+            if part is best:
+                continue
+            other = part.__dict__ if np.array_equal(part.wave, best.wave) else on_grid(part, best.wave)
+            ratio, error = flux_ratio(
+                best.flux, best.error, other["flux"], other["error"], max(1 + 2 * sum(best.correlation), 0.2)
+            )
+            if _is_sure(ratio, error):
+                found[part.name] = ratio
+            else:
+                text = f"{part.name}: too faint, or too different, to be scaled to {best.name}; its flux is kept"
                 decisions.append(Decision("NOSCALE", text, "info"))
-            found.append(ratio if sure else 1.0)
-        times = np.array([max(part.exptime, 1.0) for part in own])
-        # On the scale of the first, the true mean is that of what each measured.
-        mean = float((times / np.array(found)).sum() / times.sum())
-        for part, ratio in zip(own, found, strict=True):
-            scales[part.name] = ratio * mean
+        times = {part.name: max(part.exptime, 1.0) for part in own if part.name in found}
+        # On the scale of the best, the true mean is that of what each measured.
+        mean = sum(time / found[name] for name, time in times.items()) / sum(times.values())
+        scales |= {name: ratio * mean for name, ratio in found.items()}
     return scales, decisions
 
 
-def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.ndarray):
+def _signal(part: Part) -> float:
+    good = part.error > 0
+    return float(((part.flux[good] / part.error[good]) ** 2 - 1).sum())
+
+
+def _is_sure(ratio: float, error: float) -> bool:
+    return error < MAX_ERROR * ratio and 1 / MAX_SCALE < ratio < MAX_SCALE
+
+
+def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.ndarray, correlation: dict[str, float]):
     """Factors that join the channels in their overlaps, from the anchor outwards.
 
     Parameters
     ----------
     spectra : channel -> (flux, error) on ``grid``
+    correlation : channel -> that of the errors of neighbouring samples
 
     Returns
     -------
@@ -237,8 +310,10 @@ def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.n
         low, high = OVERLAPS.get((known, new)) or OVERLAPS[(new, known)]
         inside = (grid >= low) & (grid <= high)
         (a, ea), (b, eb) = ((x[inside], e[inside]) for x, e in (spectra[known], spectra[new]))
-        ratio, error = flux_ratio(scales[known] * a, scales[known] * ea, b, eb)
-        if ratio > MIN_SIGNIFICANCE * error and 1 / MAX_SCALE < ratio < MAX_SCALE:
+        ratio, error = flux_ratio(
+            scales[known] * a, scales[known] * ea, b, eb, 1 + 2 * max(correlation[known], correlation[new])
+        )
+        if _is_sure(ratio, error):
             scales[new] = ratio
             text = f"{new} multiplied by {ratio:.4f} +- {error:.4f} to agree with {known} at {low:.0f}-{high:.0f} A"
             decisions.append(Decision("SCALED", text, "info"))
@@ -247,33 +322,6 @@ def channel_scales(spectra: dict[str, tuple[np.ndarray, np.ndarray]], grid: np.n
             text = f"{new} cannot be scaled to {known}: the overlap at {low:.0f}-{high:.0f} A has too little signal"
             decisions.append(Decision("NOOVERLAP", text, "info"))
     return scales, decisions
-
-
-def smoothed(part: Part, sigma: np.ndarray) -> Part:
-    """The part with lines as wide as ``sigma`` (n,) [A]; where its own are wider already, nothing is done."""
-    extra = np.sqrt(np.maximum(sigma**2 - part.sigma**2, 0.0))
-    step = part.wave[1] - part.wave[0]
-    reach = int(np.ceil(5 * extra.max() / step))
-    if reach == 0:
-        return part
-    offsets = np.arange(-reach, reach + 1) * step
-    kernel = np.exp(-0.5 * (offsets[None, :] / np.maximum(extra, 0.05 * step)[:, None]) ** 2)
-    index = np.clip(np.arange(part.wave.size)[:, None] + np.arange(-reach, reach + 1), 0, part.wave.size - 1)
-    weight = kernel * (part.error > 0)[index]
-    total = weight.sum(axis=1)
-    safe = np.where(total > 0, total, 1.0)
-    good = (part.error > 0) & (total > 0)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.where(good, (weight * values[index]).sum(axis=1) / safe, 0.0)
-
-    def error(values: np.ndarray) -> np.ndarray:
-        return np.where(good, np.sqrt((weight**2 * values[index] ** 2).sum(axis=1)) / safe, 0.0)
-
-    return replace(
-        part, flux=mean(part.flux), sky=mean(part.sky), error=error(part.error), sky_error=error(part.sky_error),
-        sigma=np.maximum(part.sigma, sigma),
-    )  # fmt: skip
 
 
 def scaled(part: Part, factor: float) -> Part:
@@ -315,7 +363,7 @@ def combine_spectra(
     grid : (n,), optional; wavelengths of the result [A], in the frame and medium that the options choose
     barycentric : bool; move the wavelengths to the barycentre of the solar system
     vacuum : bool; wavelengths in vacuum
-    match_resolution : bool; smooth all channels to the widest line-spread function
+    match_resolution : bool; smooth all to the widest line-spread function, the same in A at all wavelengths
 
     Raises
     ------
@@ -325,20 +373,14 @@ def combine_spectra(
     if not parts:
         raise ValueError("there is no spectrum to combine")
     grid = common_grid() if grid is None else grid
-    decisions: list[Decision] = []
-    if match_resolution:
-        widest = max(float(np.median(part.sigma)) for part in parts)
-        parts = [smoothed(part, np.full(part.wave.size, widest)) for part in parts]
-        decisions.append(Decision("SMOOTHED", f"all spectra smoothed to a line width of sigma {widest:.2f} A", "info"))
+    sigma = max(float(part.sigma.max()) for part in parts) if match_resolution else 0.0
+    decisions = _notes(parts, sigma, barycentric=barycentric)
     scales, found = exposure_scales(parts)
     decisions += found
     parts = [scaled(part, scales[part.name]) for part in parts]
-    waves = []
-    for part in parts:
-        # In the order in which light was changed: air to vacuum where the telescope stands, then the motion of the Earth.
-        wave = air_to_vacuum(part.wave) if vacuum else part.wave
-        waves.append(wave * (1 + part.velocity / LIGHT_SPEED) if barycentric else wave)
-    placed = [on_grid(part, grid, wave) for part, wave in zip(parts, waves, strict=True)]
+    waves = [moved(part.wave, part.velocity, barycentric=barycentric, vacuum=vacuum) for part in parts]
+    placed = [on_grid(part, grid, wave, sigma) for part, wave in zip(parts, waves, strict=True)]
+    correlation: dict[str, float] = {}
     rejected = {part.name: 0 for part in parts}
     means: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for channel in ORDER:
@@ -350,22 +392,38 @@ def combine_spectra(
             for i, out in zip(own, disagreeing(flux, error), strict=True):
                 placed[i]["error"] = np.where(out, 0.0, placed[i]["error"])
                 rejected[parts[i].name] = int(out.sum())
+        correlation[channel] = float(np.mean([placed[i]["correlation"] for i in own]))
         mean = _weighted([placed[i] for i in own])
         means[channel] = mean["flux"], mean["error"]
-    factors, found = channel_scales(means, grid)
+    factors, found = channel_scales(means, grid, correlation)
     decisions += found
     for i, part in enumerate(parts):
         factor = factors[part.channel]
         scales[part.name] *= factor
         for name in ("flux", "error", "sky", "sky_error"):
             placed[i][name] = factor * placed[i][name]
-    parts = [scaled(part, factors[part.channel]) for part in parts]
+    parts = [replace(scaled(part, factors[part.channel]), wave=wave) for part, wave in zip(parts, waves, strict=True)]
     total = _weighted(placed)
-    correlation = float(np.mean([neighbour_correlation(wave, grid) for wave in waves]))
     return Combined(
         grid, total["flux"], total["error"], total["sky"], total["sky_error"], total["telluric"], total["count"],
-        list(parts), scales, rejected, correlation, decisions,
+        parts, scales, rejected, correlation, sigma, decisions,
     )  # fmt: skip
+
+
+def _notes(parts: Sequence[Part], sigma: float, *, barycentric: bool) -> list[Decision]:
+    """What a user must know of the spectra that are put together."""
+    made = []
+    if sigma:
+        made.append(Decision("SMOOTHED", f"all spectra smoothed to a line width of sigma {sigma:.2f} A", "info"))
+    span = float(np.ptp([part.velocity for part in parts]))
+    if span > MAX_DRIFT and not barycentric:
+        text = f"the Earth's motion differs by {span:.1f} km/s between the exposures and is not corrected: use --barycentric"
+        made.append(Decision("VELSPAN", text, "warn"))
+    corrected = [part.name for part in parts if (part.telluric != 1).any()]
+    if 0 < len(corrected) < len(parts):
+        text = f"only {', '.join(corrected)} had the air's absorption corrected before: the sum is a mixture"
+        made.append(Decision("TELLMIX", text, "warn"))
+    return made
 
 
 def _weighted(placed: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,30 +49,46 @@ def build_cube(
     refraction: Refraction,
     wave_ref: float,
     grid: Grid,
+    errors: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
     """Cubes (nw, ny, nx) float32, flux per spaxel, of several data sets that share fibres and mask.
 
     Surface brightness is averaged with Gaussian weights in each spaxel, at the place where refraction puts the light of each
-    wavelength, and multiplied by the spaxel's share of a lenslet's area.  Empty spaxels are 0.
+    wavelength, and multiplied by the spaxel's share of a lenslet's area.  Empty spaxels are 0.  Cubes of ``errors`` (nf, nw)
+    come after those of ``values``: errors of single spaxels, whose neighbours share fibres, see `sum_error_factor`.
     """
     share = SPAXEL**2 / LENSLET_PITCH**2
     dx, dy = refraction.offset(wave, wave_ref)
     path = np.concatenate([[0], np.cumsum(np.hypot(np.diff(dx), np.diff(dy)))])
     block = np.floor(path / MAX_STEP).astype(int)
     edges = np.flatnonzero(np.diff(block, prepend=block[0] - 1, append=block[-1] + 1))
-    cubes = [np.zeros((wave.size, grid.y.size, grid.x.size), np.float32) for _ in values]
+    cubes = [np.zeros((wave.size, grid.y.size, grid.x.size), np.float32) for _ in (*values, *errors)]
     usable = good.astype(np.float32)
     masked = [np.where(good, v, 0.0).astype(np.float32) for v in values]
+    # Squares of flux densities are too small for float32, so errors are taken in units of their largest.
+    units = [float(np.max(e, where=good, initial=0.0)) or 1.0 for e in errors]
+    squares = [(np.where(good, e, 0.0) / u).astype(np.float32) ** 2 for e, u in zip(errors, units, strict=True)]
     for a, b in zip(edges[:-1], edges[1:], strict=True):
         m = (a + b - 1) // 2
         weight = _weights(grid, positions, dx[m], dy[m]).astype(np.float32)
         full = weight.sum(axis=1, keepdims=True)
         cover = weight @ usable[:, a:b]
         ok = (cover > MIN_COVER * full) & (full > 1e-3)
-        for cube, data in zip(cubes, masked, strict=True):
-            part = np.where(ok, weight @ data[:, a:b] / np.where(ok, cover, 1.0), 0.0) * share
+        safe = np.where(ok, cover, 1.0)
+        sums = [weight @ data[:, a:b] for data in masked]
+        sums += [unit * np.sqrt(weight**2 @ data[:, a:b]) for unit, data in zip(units, squares, strict=True)]
+        for cube, total in zip(cubes, sums, strict=True):
+            part = np.where(ok, total / safe, 0.0) * share
             cube[a:b] = part.T.reshape(b - a, grid.y.size, grid.x.size)
     return cubes
+
+
+def sum_error_factor(positions: np.ndarray, grid: Grid) -> float:
+    """Error of a sum over many spaxels over the root of the sum of their squared errors: neighbours share fibres."""
+    weight = _weights(grid, positions, 0.0, 0.0)
+    full = weight.sum(axis=1, keepdims=True)
+    part = np.where(full > 0.5 * full.max(), weight / np.maximum(full, 1e-3), 0.0)
+    return float(np.sqrt((part.sum(axis=0) ** 2).sum() / (part**2).sum()))
 
 
 def collapse(cube: np.ndarray, wave: np.ndarray, centre: float, half_width: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from .records import VERDICTS, Metric, Record, channel_order, number, plain, wor
 
 # Which figures stand for a task on the night page, and how many of them; the rest is one click away.
 SHOWN_FIGURES = {"07_flux": 2, "08_standard": 1, "06_sky": 1, "05_extract": 1}
+SHOWN_TARGET_FIGURES = 3
 SHOWN_CALIBRATION_FIGURES = 1
 # Names under which the night table or the metrics of a stage hold what a row shows.
 _NAMES = {
@@ -35,7 +36,7 @@ _NAMES = {
 
 @dataclass
 class Row:
-    """One exposure in one channel (or the calibrations of a channel) and what its tasks left."""
+    """One exposure in one channel (or a target of a programme, or the calibrations of a channel) and what its tasks left."""
 
     key: tuple
     tasks: list[Record]
@@ -75,6 +76,7 @@ class Night:
 
     layout: Layout
     rows: list[Row]
+    targets: list[Row]
     calibrations: list[Row]
     tasks: list[Record]
     troubles: list[Trouble]
@@ -127,8 +129,12 @@ def gather(
     """
     rows: dict[tuple, Row] = {}
     calibrations: dict[tuple, Row] = {}
+    targets: dict[tuple, Row] = {}
     for record in records:
-        if record.obsid is not None:
+        if record.target:
+            key = (record.program, record.target)
+            targets.setdefault(key, Row(key, [], _target_facts(record))).tasks.append(record)
+        elif record.obsid is not None:
             key = (record.obsid, record.exp or 1, record.channel)
             rows.setdefault(key, Row(key, [], facts.get(key, {}))).tasks.append(record)
         elif record.channel:
@@ -137,6 +143,9 @@ def gather(
         row.facts = _row_facts(row)
         row.products = _products(layout, row.tasks)
         row.figures = _figures(row.tasks, pages, SHOWN_FIGURES)
+    for row in targets.values():
+        row.products = _products(layout, row.tasks)
+        row.figures = _figures(row.tasks, pages, dict.fromkeys((t.stage for t in row.tasks), SHOWN_TARGET_FIGURES))
     for row in calibrations.values():
         row.products = _products(layout, row.tasks)
         every = dict.fromkeys((task.stage for task in row.tasks), SHOWN_CALIBRATION_FIGURES)
@@ -149,6 +158,7 @@ def gather(
     return Night(
         layout,
         sorted(rows.values(), key=lambda row: (row.key[0], row.key[1], channel_order(row.key[2]))),
+        sorted(targets.values(), key=lambda row: row.key),
         sorted(calibrations.values(), key=lambda row: channel_order(row.key[0])),
         records,
         _troubles(records, pages, rows),
@@ -212,6 +222,21 @@ def _row_facts(row: Row) -> dict[str, Any]:
     facts.setdefault("program", ", ".join(sorted(programs)))
     facts["blank"] = _is_blank(str(facts.get("object", "")), row.key[2])
     return {name: number(value) if name in ("sn", "fwhm", "transparency") else value for name, value in facts.items()}
+
+
+def _target_facts(record: Record) -> dict[str, Any]:
+    """What the row of a target shows: which exposures and channels were combined, and how well they are measured."""
+    given = record.parameters.get("exposures")
+    names = [str(name) for name in given] if isinstance(given, list) else []
+    channels = sorted({name.split(":")[-1].partition("/")[0] for name in names}, key=channel_order)
+    snr = record.metric(("snr",))
+    return {
+        "object": record.target,
+        "program": record.program,
+        "channels": ", ".join(channels),
+        "combined": f"{len(names)} of {record.parameters.get('expected', len(names))}" if names else "",
+        "sn": number(snr.value) if snr else "",
+    }
 
 
 def _is_blank(object_name: str, name: str) -> bool:

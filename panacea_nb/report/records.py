@@ -28,7 +28,9 @@ BADGES = {
     "unjudged": "done, but it left no verdict",
 }
 
-_TASK_ID = re.compile(r"(?P<stage>\d\d_[a-z0-9_]+?)(?:-(?P<obsid>\d{7,})-exp(?P<exp>\d+))?(?:-(?P<channel>[a-z]+))?")
+_TASK_ID = re.compile(
+    r"(?P<stage>\d\d_[a-z0-9_]+?)(?:-(?P<obsid>\d{7,})-exp(?P<exp>\d+))?(?:-(?P<channel>[a-z]+))?(?:\.(?P<target>[\w.+-]+))?"
+)
 # The order in which a page names them; an unknown channel comes last.
 _CHANNEL_ORDER = {"uv": 0, "orange": 1, "red": 2, "farred": 3}
 
@@ -71,6 +73,7 @@ class Record:
     obsid: int | None = None
     exp: int | None = None
     program: str = ""
+    target: str = ""
     verdict: str = ""
     notebook: str = ""
     products: tuple[str, ...] = ()
@@ -93,7 +96,9 @@ class Record:
 
     @property
     def folder(self) -> str:
-        """Where the task's page lies under the report: by exposure and channel, by channel, or ``night``."""
+        """Where the task's page lies under the report: by exposure and channel, by target, by channel, or ``night``."""
+        if self.target:
+            return f"{self.program}.{self.target}"
         if self.obsid is not None:
             return f"{self.obsid:07d}_exp{self.exp or 1:02d}_{self.channel}"
         return self.channel or "night"
@@ -109,12 +114,15 @@ class Record:
         parts = [self.stage]
         if self.obsid is not None:
             parts.append(f"{self.obsid:07d} exp{self.exp or 1:02d}")
+        if self.target:
+            parts.append(self.target)
         return " ".join([*parts, self.channel] if self.channel else parts)
 
     @property
     def order(self) -> tuple:
-        """Sorts tasks by exposure, channel and stage; calibrations first."""
-        return (self.obsid or 0, self.exp or 0, channel_order(self.channel), self.stage)
+        """Sorts tasks by exposure, channel and stage; calibrations first, targets last."""
+        where = (self.obsid or 0, self.exp or 0, channel_order(self.channel), self.stage)
+        return (bool(self.target), self.program if self.target else "", self.target, *where)
 
     def metric(self, names: Iterable[str]) -> Metric | None:
         """The first metric that has one of ``names``."""
@@ -150,6 +158,11 @@ def parse(content: Any, name: str) -> Record | None:
     if match is None:
         return None
     obsid, exp = match["obsid"], match["exp"]
+    program, target = str(parameters.get("program") or ""), ""
+    if match["target"]:
+        # The id is program.target, and both may hold dots: the parameters say where one ends.
+        known = match["target"].removeprefix(f"{program}.") if program else match["target"]
+        target = str(parameters.get("target") or known)
     products = content.get("products") or {}
     if isinstance(products, list):
         products = [item.get("path", "") if isinstance(item, dict) else item for item in products]
@@ -160,7 +173,8 @@ def parse(content: Any, name: str) -> Record | None:
         channel=match["channel"] or "",
         obsid=int(obsid) if obsid else None,
         exp=int(exp) if exp else None,
-        program=str(parameters.get("program") or ""),
+        program=program,
+        target=target,
         verdict=str(content.get("verdict") or ""),
         notebook=str(content.get("notebook") or ""),
         products=tuple(str(path) for path in products if path),

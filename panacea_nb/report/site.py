@@ -43,7 +43,7 @@ def build(layout: Layout, *, html: bool = True) -> Path:
         notebook = inside(layout, record.notebook)
         if notebook is None:
             continue
-        target = str(facts.get((record.obsid, record.exp, record.channel), {}).get("object") or "")
+        target = str(facts.get((record.obsid, record.exp, record.channel), {}).get("object") or record.target)
         page = converter.convert(record, notebook, product_files(layout, [record]), target)
         if page is not None:
             pages[record.id] = page

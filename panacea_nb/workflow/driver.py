@@ -24,8 +24,9 @@ from ..products.layout import Layout
 from . import engine as engines
 from . import files, processes, progress, status
 from .fingerprint import UP_TO_DATE, DigestCache, Fingerprint, Fingerprinter
+from .graph import Plan, Task, text_digest
 from .lock import Owner, process_start
-from .plan import Plan, Task, build, text_digest
+from .plan import build
 from .rundef import RunDefinition
 from .stages import STAGES, Stage
 from .status import Record, State
@@ -200,6 +201,9 @@ class Driver:
 
     def _decide(self, task: Task) -> None:
         broken = [need for need in task.waits_for if self.records[need].state is not State.SUCCEEDED]
+        hoped = [name for name in task.hopes if self.records[name].state is State.SUCCEEDED]
+        if task.hopeless(hoped):
+            broken += list(task.hopes)[:1]
         known = status.read(self.layout.status_dir, task.id)
         if task.problem:
             self._fail(task, {"type": "MissingInput", "message": task.problem, "where": "plan"}, known)
@@ -212,9 +216,9 @@ class Driver:
             self.records[task.id] = record
             self.log(f"BLOCKED {task.id}: it needs {culprit}", logging.WARNING, quiet=True)
             return
-        hoped = [name for name in task.hopes if self.records[name].state is State.SUCCEEDED]
         task = self.plan.tasks[task.id] = task.told(hoped)
         upstream = {need: self.records[need].products for need in (*task.needs, *hoped)}
+        upstream |= {name: products for name, (_, products) in task.earlier.items()}
         extra = records_digest(self.layout.status_dir, task.id) if task.stage.last else ""
         try:
             fingerprint = self.prints.compute(task, upstream, extra)

@@ -12,7 +12,7 @@ from typing import Any
 from .. import __version__
 from ..errors import PanaceaError
 from . import files, notebooks
-from .plan import Task, text_digest
+from .graph import Task, text_digest
 from .status import Record, State
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import PanaceaError, RequestError
+from ..errors import RequestError
 from ..products.layout import Layout, program_name
-from . import notebooks, skyplan, stages
+from . import notebooks, skyplan, stages, targets
+from .graph import Plan, PlanError, Task, task_id, text_digest
 from .rundef import RunDefinition
-from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, Stage
+from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, TARGET, Stage
+
+__all__ = ["NothingToReduceError", "Plan", "PlanError", "StandardStarError", "Task", "build", "task_id", "text_digest"]
 
 
 class NothingToReduceError(RequestError):
@@ -22,144 +22,6 @@ class NothingToReduceError(RequestError):
 
 class StandardStarError(RequestError):
     """The standard star that was named cannot give a response."""
-
-
-class PlanError(PanaceaError):
-    """The graph of tasks contradicts itself."""
-
-
-@dataclass
-class Task:
-    """One run of one notebook.
-
-    Parameters
-    ----------
-    id : str
-        ``00_inventory``, ``01_bias-uv``, ``05_extract-0000012-exp01-uv``.
-    stage : Stage
-        Its line in the stage table.
-    source : Path
-        The notebook to run.
-    notebook : Path
-        Where the executed notebook goes.
-    parameters : dict
-        What the notebook is given.
-    depends : dict
-        The part of the request that belongs to its fingerprint: parameters without where things lie.
-    needs, after : tuple of str
-        Ids of tasks whose products it reads, and of tasks that must only have ended well before.
-    hopes : dict
-        Id -> what the notebook is told (in the parameter ``stage.hopes``) of a task whose products it reads if it succeeded.
-    frames : tuple
-        Raw frames it reads (`panacea_nb.raw.FrameRecord`).
-    facts : dict
-        Further digests of what goes in, known when the plan is made.
-    guider : object or None
-        The exposure (`panacea_nb.raw.Exposure`) whose guide-camera frames it reads.
-    problem : str
-        Why it cannot be run at all; empty when it can.
-    """
-
-    id: str
-    stage: Stage
-    source: Path
-    notebook: Path
-    parameters: dict[str, Any]
-    depends: dict[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    hopes: dict[str, Any] = field(default_factory=dict)
-    frames: tuple[Any, ...] = ()
-    facts: dict[str, str] = field(default_factory=dict)
-    guider: Any = None
-    problem: str = ""
-
-    @property
-    def waits_for(self) -> tuple[str, ...]:
-        """Ids of all tasks that must have succeeded before."""
-        return tuple(dict.fromkeys((*self.after, *self.needs)))
-
-    @property
-    def comes_after(self) -> tuple[str, ...]:
-        """Ids of all tasks that must have ended before, well or not."""
-        return tuple(dict.fromkeys((*self.waits_for, *self.hopes)))
-
-    def told(self, succeeded: Iterable[str]) -> Task:
-        """This task with the notebook told which of its hopes came true."""
-        if not self.stage.hopes:
-            return self
-        known = set(succeeded)
-        names = {self.stage.hopes: [word for name, word in self.hopes.items() if name in known]}
-        return replace(self, parameters={**self.parameters, **names}, depends={**self.depends, **names})
-
-
-@dataclass
-class Plan:
-    """Tasks in an order in which they could be run one by one, and what was noticed while planning."""
-
-    tasks: dict[str, Task]
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    baseraw: str = ""
-
-    def __post_init__(self) -> None:
-        seen: set[str] = set()
-        for task in self.tasks.values():
-            missing = [need for need in task.comes_after if need not in seen]
-            if missing and not task.stage.last:
-                raise PlanError(
-                    f"task {task.id} waits for {', '.join(missing)}, which the plan does not hold before it"
-                )
-            seen.add(task.id)
-
-    def dependants(self, task_id: str, *, hoping: bool = False) -> list[str]:
-        """Ids of all tasks that cannot run without this one, directly or not, in plan order.
-
-        With ``hoping`` also those that only hope for it; closing tasks are not among them.
-        """
-        found = {task_id}
-        for task in self.tasks.values():
-            if found.intersection(task.comes_after if hoping else task.waits_for):
-                found.add(task.id)
-        return [name for name in self.tasks if name in found and name != task_id]
-
-    def levels(self) -> dict[str, int]:
-        """Length of the longest chain of tasks that begins with each: the longest is to be started first."""
-        level = dict.fromkeys(self.tasks, 1)
-        for task in reversed(self.tasks.values()):
-            for need in task.comes_after:
-                level[need] = max(level[need], level[task.id] + 1)
-        return level
-
-    def until(self, stage: Stage, table: tuple[Stage, ...] = stages.STAGES) -> Plan:
-        """The plan up to and with ``stage``, and whatever its tasks wait for."""
-        order = {item.name: number for number, item in enumerate(table)}
-        keep = {name for name, task in self.tasks.items() if order[task.stage.name] <= order[stage.name]}
-        for task in reversed(self.tasks.values()):
-            if task.id in keep:
-                keep.update(task.comes_after)
-        return Plan({n: t for n, t in self.tasks.items() if n in keep}, self.notes, self.problems, self.baseraw)
-
-    def forced(self, names: Iterable[str]) -> set[str]:
-        """Ids of the tasks of the named stages and of all that depend on them."""
-        found: set[str] = set()
-        for name in names:
-            for task in self.tasks.values():
-                if task.stage.name == name:
-                    found.update((task.id, *self.dependants(task.id, hoping=True)))
-        return found
-
-
-def task_id(stage: str, channel: str = "", obsid: int | None = None, exp: int | None = None) -> str:
-    """The id of a task, which is also the name of its status record."""
-    if obsid is not None:
-        return f"{stage}-{obsid:07d}-exp{exp or 1:02d}-{channel}"
-    return f"{stage}-{channel}" if channel else stage
-
-
-def text_digest(value: Any) -> str:
-    """sha256 of a value as canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def build(definition: RunDefinition, layout: Layout, *, cache_dir: Path | None = None) -> Plan:
@@ -216,6 +78,7 @@ class _Builder:
         # A channel that reads what the other one of its arm shows comes after it.
         for channel in sorted(sides.values(), key=lambda c: self.instrument.leading_channel(c.name) in sides):
             self._exposure_tasks(channel, exposures)
+        self._target_tasks(exposures)
         self._night_task("10_night", {})
         return Plan(self.tasks, self.notes, self.problems, definition.baseraw)
 
@@ -406,6 +269,21 @@ class _Builder:
                 made[name] = f"{leader}/{other.obsid:07d}_exp{other.exp:02d}"
         return made
 
+    def _target_tasks(self, exposures: dict[str, list[Any]]) -> None:
+        """One task per target of a programme, over all channels and exposures that had their light on it."""
+        known = targets.Earlier(self.layout, self._everywhere) if targets.reduced_before(self.layout) else None
+        for stage in (item for item in stages.STAGES if item.scope == TARGET):
+            for target in targets.find(exposures):
+                earlier = known.of(target) if known else {}
+                where = {"program": target.program, "target": target.name, "expected": len(target.hopes) + len(earlier)}
+                notebook = self.layout.notebook(stage.name, program=target.program, target=target.name)
+                self._add(stage, where, {}, notebook, hopes=target.hopes, earlier=earlier)
+
+    def _everywhere(self) -> dict[str, list[Any]]:
+        """All science exposures of the night by channel, asked for or not."""
+        names = self.instrument.CHANNELS
+        return {name: list(self.raw.select_science(self.index, name, kind="sci")) for name in names}
+
     def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
         if "sci" not in stage.frames:
             return ()
@@ -512,7 +390,9 @@ class _Builder:
         if kind and "frame_kind" in declared:
             where = {**where, "frame_kind": kind}
         task = Task(
-            id=task_id(stage.name, channel, obsid, exp),
+            id=task_id(stage.name, channel, obsid, exp, where["program"], where["target"])
+            if stage.scope == TARGET
+            else task_id(stage.name, channel, obsid, exp),
             stage=stage,
             source=source,
             notebook=notebook,

@@ -214,6 +214,18 @@ class RunDefinition:
     covariance: bool = option(
         False, checks.as_flag, "append the covariance of neighbouring elements to the multi file", "--covariance"
     )
+    barycentric: bool = option(
+        False,
+        checks.as_flag,
+        "combined spectra and cubes in the frame of the solar system's barycentre",
+        "--barycentric",
+    )
+    vacuum: bool = option(
+        False, checks.as_flag, "combined spectra and cubes on vacuum wavelengths instead of air", "--vacuum"
+    )
+    match_resolution: bool = option(
+        False, checks.as_flag, "smooth all channels to one resolution before they are combined", "--match_resolution"
+    )
     standard_star_date: str = option(
         "",
         checks.as_optional_date,

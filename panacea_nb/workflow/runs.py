@@ -10,8 +10,8 @@ from ..products.layout import Layout
 from . import files, processes, progress, scratch, stages, status
 from .driver import Driver, Outcome, Settings, records_digest
 from .fingerprint import UP_TO_DATE, DigestCache, Fingerprinter
+from .graph import Plan, Task
 from .lock import NightLock, Owner
-from .plan import Plan, Task
 from .rundef import RunDefinition
 from .status import Record, State
 
@@ -64,6 +64,8 @@ def _foresee(task: Task, reasons: dict[str, str], forced: set[str], layout: Layo
     for need in task.waits_for:
         if reasons[need].startswith(("cannot run", "blocked")):
             return f"blocked by {need}"
+    if task.hopeless(hoped):
+        return f"blocked by {next(iter(task.hopes), 'nothing to combine')}"
     if task.id in forced:
         return "asked for (--redo)"
     changing = [need for need in (*task.needs, *hoped) if reasons[need] != UP_TO_DATE]
@@ -73,6 +75,7 @@ def _foresee(task: Task, reasons: dict[str, str], forced: set[str], layout: Layo
     if changing:
         return f"input may change: {changing[0]}"
     upstream = {need: _products(status.read(layout.status_dir, need)) for need in (*task.needs, *hoped)}
+    upstream |= {name: products for name, (_, products) in task.earlier.items()}
     extra = records_digest(layout.status_dir, task.id) if task.stage.last else ""
     return prints.reason(task, prints.compute(task.told(hoped), upstream, extra), known)
 

@@ -13,7 +13,8 @@ NIGHT = "night"
 CHANNEL = "channel"
 EXPOSURE = "exposure"
 STANDARD = "standard"
-SCOPES = (NIGHT, CHANNEL, EXPOSURE, STANDARD)
+TARGET = "target"
+SCOPES = (NIGHT, CHANNEL, EXPOSURE, STANDARD, TARGET)
 
 _CALIBRATION = ("01_bias", "02_trace", "03_wavelength", "04_flat")
 
@@ -31,8 +32,8 @@ class Stage:
     name : str
         Name of stage and notebook, such as ``05_extract``.
     scope : str
-        What it runs once per: ``night``, ``channel``, ``exposure`` (x channel) or ``standard`` (standard exposure x
-        channel).
+        What it runs once per: ``night``, ``channel``, ``exposure`` (x channel), ``standard`` (standard exposure x
+        channel) or ``target``.
     title : str
         What it leaves, in a few words.
     needs : tuple of str
@@ -41,7 +42,7 @@ class Stage:
         Stages that must have ended well before, but whose products are not part of what went in.
     hopes : str
         Parameter of the notebook that names what of other exposures it may read: the task waits until those have ended in any
-        way, is told of those that succeeded, and is never blocked by the others.
+        way, is told of those that succeeded, and is never blocked by the others. One per target needs one of them at least.
     options : tuple of str
         Fields of `RunDefinition` that the notebook takes as parameters, beside those that say what to work on.
     frames : tuple of str
@@ -162,6 +163,13 @@ STAGES: tuple[Stage, ...] = (
         guider=True,
     ),
     Stage("08_standard", STANDARD, "response curve of a standard", needs=("07_flux",)),
+    Stage(
+        "09_combine",
+        TARGET,
+        "one spectrum and one cube of a target",
+        hopes="exposures",
+        options=("barycentric", "vacuum", "match_resolution", "force"),
+    ),
     Stage("10_night", NIGHT, "the night at a glance", last=True),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .arcs import arc_spectrum, lsf_map, wavelength_residuals
 from .bias import bias_overview, read_noise
+from .combine import combined_image, combined_parts, combined_spectrum
 from .extraction import cosmic_rays, fiber_spectra, flexure, frame_and_residual
 from .flats import flat_residual, pixel_flat, throughput
 from .night import night_overview, night_timeline, verdict_matrix
@@ -20,6 +21,9 @@ __all__ = [
     "arc_spectrum",
     "bias_overview",
     "collapsed_image",
+    "combined_image",
+    "combined_parts",
+    "combined_spectrum",
     "cosmic_rays",
     "extracted_spectrum",
     "fiber_spectra",

@@ -209,11 +209,11 @@ def _numbers(ax: Axes, table, time: np.ndarray) -> None:
 
 @drawn
 def verdict_matrix(tasks) -> Drawing:
-    """State and verdict of every task: a row per channel or exposure, a column per stage.
+    """State and verdict of every task: a row per channel, exposure or target, a column per stage.
 
     Parameters
     ----------
-    tasks : list of dict with id, stage, state, verdict, channel, obsid, exp
+    tasks : list of dict with id, stage, state, verdict, channel, obsid, exp, target
     """
     tasks = list(tasks)
     words = [_word(t) for t in tasks]
@@ -272,8 +272,10 @@ def _word(task: dict) -> str:
 
 
 def _row(task: dict) -> str:
-    """The row of a task: its exposure and channel, or the channel, or the night."""
+    """The row of a task: its exposure and channel, or the channel, or the target, or the night."""
     channel = str(task.get("channel") or "")
+    if task.get("target"):
+        return f"target {printable(task['target'], 14)}"
     if task.get("obsid") not in (None, ""):
         return f"obs {task['obsid']} exp {task.get('exp')} {channel}"
     return f"calibrations {channel}" if channel else "night"
