@@ -12,7 +12,8 @@ from scipy.optimize import nnls
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
 from .extract import Extraction, FiberModel, extract, spline_basis, trace_offsets
-from .kernels import HALF_WIDTH, N_COEF, profile_normal_equations
+from .kernels import HALF_WIDTH, N_COEF
+from .shiftkernels import profile_normal_equations
 
 SPAN = 24  # columns per block in which a fibre's position is measured
 TRACE_DEGREE = 5  # Legendre degree of a trace; leaves .002 px on real curvature
@@ -401,15 +402,20 @@ def trace_fibers(
         if turn in (0, rounds - 3):
             # Light under the fibres looks like wide profiles: it has to go early.
             result = extract(
-                image, noise, bad, state.model, background=background, start=None if result is None else result.model
+                image,
+                noise,
+                bad,
+                state.model,
+                background=background,
+                light=None if result is None else result.amplitude,
             )
             background = scattered_light(fit_scatter(image, result.model, bad, gap), result.model)
             dead = find_dead(result.amplitude, expected_dead)
-    result = extract(image, noise, bad, state.model, background=background, start=result.model)
+    result = extract(image, noise, bad, state.model, background=background, light=result.amplitude)
     scatter = fit_scatter(image, result.model, bad, gap)
     background = scattered_light(scatter, result.model)
     model = FiberModel(state.model.trace, state.model.coef, PROFILE_BLOCK, ~dead)
-    result = extract(image, noise, bad, model, background=background, start=result.model)
+    result = extract(image, noise, bad, model, background=background, light=result.amplitude)
     return TraceResult(model, dead, result, scatter, background, match, runner_up, offset, state.residual, state.widths)
 
 
@@ -434,10 +440,6 @@ def _thinned(
     return np.ascontiguousarray(image[:, ::stride]), rows, np.ascontiguousarray(bad[:, ::stride])
 
 
-def _thin_model(model: FiberModel, stride: int) -> FiberModel:
-    return FiberModel(np.ascontiguousarray(model.trace[:, ::stride]), model.coef, PROFILE_BLOCK // stride, model.alive)
-
-
 def _improve(
     state: _State, image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int, step: int, dead: np.ndarray
 ) -> _State:
@@ -446,7 +448,7 @@ def _improve(
     ``step`` is the distance of the columns (of those given) on which the profile is fitted.
     """
     nx = state.model.trace.shape[1]
-    model = _thin_model(state.model, stride)
+    model = state.model.every(stride)
     result = extract(image, noise, bad, model)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     weight = np.where(bad, 0, 1.0 / (floor + np.maximum(result.model, 0) + 1e-4 * result.model**2)).astype(np.float32)
@@ -454,7 +456,7 @@ def _improve(
         image, weight, result.amplitude, model.trace, state.widths, model.alive, step, PROFILE_BLOCK // stride
     )
     model = FiberModel(model.trace, coef, PROFILE_BLOCK // stride, model.alive)
-    result = extract(image, noise, bad, model, start=result.model)
+    result = extract(image, noise, bad, model, light=result.amplitude)
     span = max(1, SPAN // stride)
     shift, w_shift, widening, w_width = trace_offsets(image, noise, bad, model, result, span)
     middle = np.minimum((np.arange(shift.shape[1]) * span + (span - 1) / 2) * stride, nx - 1)
