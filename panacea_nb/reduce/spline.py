@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 from scipy.linalg import solveh_banded
 
+from .arrays import plain
+
 MAX_REACH = 6  # knots that the convolution may reach to each side
 BAND = 2 * MAX_REACH + 4
 
@@ -142,14 +144,16 @@ class CommonSpectrum:
 
     def __call__(self, wavelength: np.ndarray, extra: np.ndarray | float = 0.0) -> np.ndarray:
         """The spectrum at ``wavelength`` [A], seen with a line variance larger by ``extra`` [A^2] than the reference."""
-        lam = np.ascontiguousarray(wavelength, np.float64)
-        wide = np.ascontiguousarray(np.broadcast_to(np.asarray(extra, np.float64), lam.shape))
-        return _evaluate(self.coef, lam.ravel(), wide.ravel(), self.start, self.step).reshape(lam.shape)
+        lam = plain(wavelength, np.float64)
+        wide = plain(np.broadcast_to(extra, lam.shape), np.float64)
+        return _evaluate(plain(self.coef, np.float64), lam.ravel(), wide.ravel(), self.start, self.step).reshape(
+            lam.shape
+        )
 
     def derivatives(self, wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and second derivative of the reference spectrum at ``wavelength``."""
-        lam = np.ascontiguousarray(wavelength, np.float64)
-        first, second = _derivatives(self.coef, lam.ravel(), self.start, self.step)
+        lam = plain(wavelength, np.float64)
+        first, second = _derivatives(plain(self.coef, np.float64), lam.ravel(), self.start, self.step)
         return first.reshape(lam.shape), second.reshape(lam.shape)
 
     def variance(self, wavelength: np.ndarray) -> np.ndarray:
@@ -194,12 +198,9 @@ def fit_common(
     stiffness : float
         Strength of the second-difference penalty that bridges gaps, relative to the mean weight of a coefficient.
     """
-    lam = np.ascontiguousarray(wavelength, np.float64).ravel()
+    lam = plain(wavelength, np.float64).ravel()
     shape = np.shape(wavelength)
-    w = np.ascontiguousarray(np.broadcast_to(weight, shape), np.float64).ravel()
-    g = np.ascontiguousarray(np.broadcast_to(factor, shape), np.float64).ravel()
-    wide = np.ascontiguousarray(np.broadcast_to(extra, shape), np.float64).ravel()
-    v = np.ascontiguousarray(value, np.float64).ravel()
+    v, w, g, wide = (plain(np.broadcast_to(a, shape), np.float64).ravel() for a in (value, weight, factor, extra))
     if limits is None:
         limits = float(lam[w > 0].min()), float(lam[w > 0].max())
     margin = (MAX_REACH + 2) * step
