@@ -40,6 +40,7 @@ def warm_up() -> None:
     common = fit_common(wave, np.ones(wave.shape), np.ones(wave.shape), step=1.0, extra=0.1)
     common(wave, 0.1)
     common.derivatives(wave)
+    common.variance(wave[0])
     one = np.ones(1)
     for disk in (False, True):
         lenslet_fractions(np.zeros((nf, 2)), one, one, one, 3.0, disk=disk)
