@@ -11,3 +11,21 @@ def plain(array: np.ndarray, dtype: type) -> np.ndarray:
     Anything else would be compiled anew, for some seconds in the middle of a reduction.
     """
     return np.require(array, dtype, ("C", "W"))
+
+
+def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An image of means over blocks of pixels brought to ``shape`` by straight lines between the blocks' centres, float32."""
+    out = np.asarray(small, np.float32)
+    for axis in (1, 0):
+        n = out.shape[axis]
+        at = np.clip((np.arange(shape[axis]) + 0.5) * (n / shape[axis]) - 0.5, 0, n - 1)
+        low = np.minimum(at.astype(int), n - 2)
+        share = (at - low).astype(np.float32)
+        share = share if axis else share[:, None]
+        first = np.take(out, low, axis)
+        second = np.take(out, low + 1, axis)
+        second -= first
+        second *= share
+        second += first
+        out = second
+    return out

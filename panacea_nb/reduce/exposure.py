@@ -12,8 +12,8 @@ from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .maskbits import DQ
 from .rowlevel import row_levels
+from .scatter import ScatterModel, scattered_light
 from .sky import SkyError, SkyModel, fit_sky
-from .trace import ScatterModel, scattered_light
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used

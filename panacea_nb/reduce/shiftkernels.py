@@ -25,6 +25,8 @@ from .kernels import (
 B = BLOCK
 # Where the elements of a symmetric 3 x 3 matrix lie: each is a row of BLOCK columns.
 A00, A01, A02, A11, A12, A22 = 0, B, 2 * B, 3 * B, 4 * B, 5 * B
+SHARING = 4  # fibres from one to the last that may share pixels with it
+TERMS = 8  # polynomial terms over fibres: a product of two of second degree has five, the rest fills a register
 
 
 @njit(cache=True, fastmath=FAST)
@@ -195,71 +197,70 @@ def offset_sums(image, floor, bad, amplitude, window, first, trace, coef, block,
     return ss, sw, ws, ww
 
 
-@njit(cache=True)
-def profile_normal_equations(image, weight, amplitude, trace, width, columns, basis):
-    """Normal equations of the profile's B-spline coefficients, each a polynomial over the detector.
+@njit(cache=True, fastmath=FAST)
+def profile_moments(image, weight, amplitude, trace, width, columns, across):
+    """Sums over the pixels of some columns from which the normal equations of the profile's B-spline coefficients are made.
+
+    Two fibres that share pixels contribute products of their splines, times a function of the fibre.  That function is a
+    polynomial: it is enough to sum the products times each of `TERMS` terms.
 
     Parameters
     ----------
-    image, weight : (ny, nx)
-    amplitude, trace, width : (nf, nx), (nf, nx), (nf,)
+    image, weight : (ny, nx) float32
+    amplitude, trace, width : (nf, nx), (nf, nx), (nf,) float64
         Electrons, centres [px] and relative widths of the fibres.
-    columns : (k,) int
+    columns : (k,) int64
         Columns that take part.
-    basis : (nf, k, m)
-        The polynomial terms at each fibre and column.
+    across : (nf, TERMS) float64
+        The polynomial terms at each fibre.
 
     Returns
     -------
-    matrix : (N_COEF * m, N_COEF * m), rhs : (N_COEF * m,)
-        Unknowns ordered coefficient-major.
+    products : (k, SHARING, N_COEF, N_COEF, TERMS), by distance of the second fibre from the first; data : (k, N_COEF, TERMS)
     """
     ny = image.shape[0]
     nf = trace.shape[0]
-    m = basis.shape[2]
-    size = N_COEF * m
-    matrix = np.zeros((size, size))
-    rhs = np.zeros(size)
-    index = np.zeros(96, np.int64)
-    value = np.zeros(96)
-    b4 = np.zeros(4)
+    products = np.zeros((columns.size, SHARING, N_COEF, N_COEF, TERMS))
+    data = np.zeros((columns.size, N_COEF, TERMS))
+    splines = np.zeros((nf, 2 * SIZE, 4))
+    knot = np.zeros((nf, 2 * SIZE), np.int64)
+    low, high = np.zeros(nf, np.int64), np.zeros(nf, np.int64)
     for k in range(columns.size):
         x = columns[k]
-        first = 0
-        for y in range(ny):
-            w = weight[y, x]
-            if w <= 0.0:
-                continue
-            while first < nf and trace[first, x] < y - HALF_WIDTH:
-                first += 1
-            n = 0
-            f = first
-            while f < nf and trace[f, x] <= y + HALF_WIDTH and n + 4 * m <= 96:
-                a = amplitude[f, x]
-                if a != 0.0:
-                    s = ((y - trace[f, x]) / width[f] + HALF_WIDTH) / KNOT
-                    i = int(np.floor(s))
-                    if 0 <= i <= N_COEF - 4:
-                        r = s - i
-                        q = 1.0 - r
-                        b4[0] = q * q * q / 6.0
-                        b4[1] = (3.0 * r * r * r - 6.0 * r * r + 4.0) / 6.0
-                        b4[2] = (3.0 * q * q * q - 6.0 * q * q + 4.0) / 6.0
-                        b4[3] = r * r * r / 6.0
-                        for j in range(4):
-                            for c in range(m):
-                                index[n] = (i + j) * m + c
-                                value[n] = a / width[f] * b4[j] * basis[f, k, c]
-                                n += 1
-                f += 1
-            d = image[y, x]
-            for p in range(n):
-                vp = w * value[p]
-                rhs[index[p]] += vp * d
-                for q2 in range(p, n):
-                    matrix[index[p], index[q2]] += vp * value[q2]
-    # Only one of each pair was summed; which triangle it fell into depends on the fibres' order.
-    full = matrix + matrix.T
-    for p in range(size):
-        full[p, p] = matrix[p, p]
-    return full, rhs
+        for f in range(nf):
+            t, a = trace[f, x], amplitude[f, x] / width[f]
+            low[f] = max(0, int(np.ceil(t - HALF_WIDTH)))
+            high[f] = min(ny, int(np.floor(t + HALF_WIDTH)) + 1)
+            for y in range(low[f], high[f]):
+                s = ((y - t) / width[f] + HALF_WIDTH) / KNOT
+                i = int(np.floor(s))
+                knot[f, y - low[f]] = i if 0 <= i <= N_COEF - 4 and a != 0.0 else -1
+                r = s - i
+                q = 1.0 - r
+                out = splines[f, y - low[f]]
+                out[0] = a * q * q * q / 6.0
+                out[1] = a * (3.0 * r * r * r - 6.0 * r * r + 4.0) / 6.0
+                out[2] = a * (3.0 * q * q * q - 6.0 * q * q + 4.0) / 6.0
+                out[3] = a * r * r * r / 6.0
+        for f in range(nf):
+            for y in range(low[f], high[f]):
+                i, w = knot[f, y - low[f]], np.float64(weight[y, x])
+                if i < 0 or w <= 0.0:
+                    continue
+                one = splines[f, y - low[f]]
+                for p in range(4):
+                    wp = w * one[p]
+                    out = data[k, i + p]
+                    for m in range(TERMS):
+                        out[m] += wp * image[y, x] * across[f, m]
+                    for d in range(min(SHARING, nf - f)):
+                        at = y - low[f + d]
+                        if at < 0 or y >= high[f + d] or knot[f + d, at] < 0:
+                            continue
+                        other = splines[f + d, at]
+                        for q2 in range(4):
+                            both = wp * other[q2]
+                            out = products[k, d, i + p, knot[f + d, at] + q2]
+                            for m in range(TERMS):
+                                out[m] += both * across[f, m]
+    return products, data
