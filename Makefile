@@ -109,7 +109,7 @@ $(RUN): requirements.lock pyproject.toml setup.py | $(VENV)/.stamp-venv
 	@echo "Installing panacea-nb and what it needs ..."
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m panacea_nb.reduce.kernels
+	@$(BIN)/python -m panacea_nb.reduce.warmup
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 

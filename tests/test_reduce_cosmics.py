@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from reduce_factory import expose, fiber_model, nothing, paint, read_noise, rows_of, traces
 
-from panacea_nb.reduce.cosmics import find_spikes, find_tracks, mask_spikes, pixel_sigma, smooth_source
+from panacea_nb.reduce.cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
+from panacea_nb.reduce.extract import blank_extraction, refit
+from panacea_nb.reduce.kernels import grow_tracks
 from panacea_nb.reduce.wavelength import pixel_gaussian
 
 NF, NX = 40, 400
@@ -93,13 +95,39 @@ def test_hits_known_before_are_kept(scene):
     assert got.mask.sum() <= 2
 
 
-def test_pixel_noise_is_photons_read_noise_and_profile_error():
-    expected = np.zeros((9, 1))
-    expected[4] = 10000.0
-    sigma = pixel_sigma(expected, np.full((9, 1), 9.0), np.full((9, 1), 7.0))
-    assert sigma[4, 0] == pytest.approx(np.sqrt(9 + 7 + 10000 + 500**2))
-    assert sigma[2, 0] == pytest.approx(np.sqrt(9 + 7 + 500**2))
-    assert sigma[0, 0] == pytest.approx(4.0)
+def test_excess_is_judged_by_photons_read_noise_and_profile_error(scene):
+    """The grades of all pixels of a frame against plain numpy."""
+    trace, _, light = scene
+    rng = np.random.default_rng(86)
+    background = np.full(light.shape, 7.0, np.float32)
+    image = expose(rng, light + background) + tracks(rng, light.shape).astype(np.float32)
+    bad = rng.uniform(size=light.shape) < 0.01
+    model = fiber_model(trace)
+    result = blank_extraction(model, light.shape)
+    grade = np.zeros(light.shape, np.uint8)
+    limits = np.array([0.05, 3.0, 5.5], np.float32)
+    refit(result, image, read_noise(image), bad, model, background=background, rounds=2, grade=grade, limits=limits)
+    lit = np.maximum(result.model, 0)
+    padded = np.pad(lit, ((2, 2), (0, 0)))
+    peak = np.max([padded[k : k + lit.shape[0]] for k in range(5)], axis=0)
+    z = (image - background - result.model) / np.sqrt(9 + lit + 7 + (0.05 * peak) ** 2)
+    z[bad] = 0
+    clear = (np.abs(z - 3.0) > 1e-3) & (np.abs(z - 5.5) > 1e-3)
+    assert np.array_equal(grade[clear], ((z > 3.0).astype(int) + (z > 5.5))[clear])
+    assert (grade == 2).sum() > 30
+
+
+def test_tracks_grow_to_touching_pixels_only():
+    grade = np.zeros((6, 40), np.uint8)
+    grade[2, 3], grade[2, 4], grade[3, 5], grade[2, 20], grade[4, 35] = 2, 1, 1, 1, 2
+    bad = np.zeros(grade.shape, bool)
+    bad[4, 35] = True
+    hit = np.zeros(grade.shape, bool)
+    hit[1, 20] = True
+    changed = np.zeros(3, bool)
+    assert grow_tracks(grade, bad, hit, changed) == 3
+    assert sorted(zip(*np.nonzero(hit), strict=True)) == [(1, 20), (2, 3), (2, 4), (2, 20)]
+    assert changed.tolist() == [True, True, False]
 
 
 def samples(rng, lines=(), sigma=1.9):

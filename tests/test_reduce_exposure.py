@@ -19,7 +19,7 @@ from reduce_factory import (
 from panacea_nb.instrument import channel
 from panacea_nb.reduce.exposure import extract_exposure, hit_samples, reference_sigma, zero_of
 from panacea_nb.reduce.maskbits import DQ
-from panacea_nb.reduce.trace import SCATTER_SIGMAS, ScatterModel, gap_pixels
+from panacea_nb.reduce.scatter import SCATTER_SIGMAS, ScatterModel, gap_pixels
 
 NF, NX = 80, 400
 LINES = np.array([5043.3, 5081.0, 5128.7, 5177.2, 5210.9, 5260.1, 5301.6, 5336.4, 5370.2])

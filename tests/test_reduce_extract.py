@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from reduce_factory import FWHM, READ_NOISE, SIGMA, expose, fiber_model, nothing, paint, read_noise, rows_of, traces
 
-from panacea_nb.reduce.extract import extract, flux_scale, spline_basis, trace_offsets
-from panacea_nb.reduce.kernels import HALF_WIDTH, N_COEF, extract_columns
+from panacea_nb.reduce.extract import (
+    FiberModel,
+    blank_extraction,
+    extract,
+    flux_scale,
+    refit,
+    spline_basis,
+    trace_offsets,
+)
+from panacea_nb.reduce.kernels import BLOCK, HALF_WIDTH, N_COEF, SIZE, slope_windows
 from panacea_nb.reduce.trace import gaussian_coef, widened
 
 NF, NX = 30, 400
@@ -146,22 +154,69 @@ def test_weights_from_a_given_model_give_the_same_amplitudes(trace, light):
 
 
 def test_solution_is_that_of_the_dense_equations(trace):
-    """Amplitudes and variances of one column against numpy's inverse, with random weights."""
+    """Against numpy's inverse: random weights, masked pixels, and a number of columns that fills no block."""
     rng = np.random.default_rng(6)
-    model = fiber_model(trace[:, :3])
+    nx = BLOCK + 3
+    model = fiber_model(trace[:, :nx])
     ny = rows_of(trace)
-    window, first = model.windows
-    image = rng.normal(100, 20, (3, ny)).astype(np.float32)
-    weight = rng.uniform(0.2, 1.0, (3, ny)).astype(np.float32)
-    amplitude, variance, _ = extract_columns(image, weight, window, first, model.alive, 0.0)
+    image = rng.normal(100, 20, (ny, nx)).astype(np.float32)
+    weight = rng.uniform(0.2, 1.0, (ny, nx)).astype(np.float32)
+    bad = rng.uniform(size=(ny, nx)) < 0.02
+    image[bad] = np.nan
+    got = extract(image, weight**-0.5, bad, model, rounds=1)
     rows = np.arange(ny)
-    for x in range(3):
+    near = np.abs(np.subtract.outer(np.arange(NF), np.arange(NF))) <= 1
+    for x in range(nx):
         shapes = np.stack([spline_basis(rows - trace[f, x]) @ model.coef[f, 0] for f in range(NF)])
-        normal = (shapes * weight[x]) @ shapes.T
-        near = np.abs(np.subtract.outer(np.arange(NF), np.arange(NF))) <= 1
-        inverse = np.linalg.inv(np.where(near, normal, 0.0))
-        assert amplitude[:, x] == pytest.approx(inverse @ (shapes * weight[x]) @ image[x], rel=1e-4, abs=1e-3)
-        assert variance[:, x] == pytest.approx(np.diag(inverse), rel=1e-4)
+        w = np.where(bad[:, x], 0.0, weight[:, x])
+        inverse = np.linalg.inv(np.where(near, (shapes * w) @ shapes.T, 0.0))
+        values = inverse @ (shapes * w) @ np.nan_to_num(image[:, x])
+        assert got.amplitude[:, x] == pytest.approx(values, rel=1e-4, abs=1e-2)
+        assert got.variance[:, x] == pytest.approx(np.diag(inverse), rel=1e-4)
+        assert got.used[:, x] == pytest.approx((shapes**2 * (w > 0)).sum(axis=1) / (shapes**2).sum(axis=1), abs=1e-5)
+        assert got.model[:, x] == pytest.approx(values @ shapes, rel=1e-4, abs=1e-2)
+
+
+def test_windows_are_the_profile_and_its_slope(trace):
+    """Also where a trace crosses a knot or a row within a block, and with several sets of coefficients in a block."""
+    steep = trace[:, : 3 * BLOCK] + np.linspace(0, 4, 3 * BLOCK)
+    coef = np.random.default_rng(61).normal(1, 0.3, (NF, 3 * BLOCK // 4, N_COEF))
+    model = FiberModel(steep, coef, 4, np.ones(NF, bool))
+    window, first = model.windows
+    slopes, weights, step = np.zeros((NF, window.shape[2]), np.float32), np.zeros((4, BLOCK)), 1e-5
+    for b in range(3):
+        slope_windows(steep, coef, 4, b, first, weights, slopes)
+        for f in (0, 1, NF - 1):
+            for c in range(BLOCK):
+                x = b * BLOCK + c
+                u = first[b, f] + np.arange(SIZE) - steep[f, x]
+                expected = spline_basis(u) @ coef[f, x // 4]
+                assert window[b, f].reshape(SIZE, BLOCK)[:, c] == pytest.approx(expected, abs=1e-6)
+                inside = np.abs(u) < HALF_WIDTH - step
+                ahead, behind = (spline_basis(u + d) @ coef[f, x // 4] for d in (step, -step))
+                slope = (ahead - behind) / (2 * step)
+                assert slopes[f].reshape(SIZE, BLOCK)[inside, c] == pytest.approx(slope[inside], abs=1e-4)
+
+
+def test_some_blocks_are_fitted_and_the_others_left(trace, light):
+    image = paint(trace, light, rows_of(trace)).astype(np.float32)
+    model = fiber_model(trace)
+    whole = extract(image, read_noise(image), nothing(image), model)
+    part = blank_extraction(model, image.shape)
+    refit(part, image, read_noise(image), nothing(image), model, rounds=2, blocks=np.array([1, 3]))
+    fitted = np.isin(np.arange(NX) // BLOCK, (1, 3))
+    assert np.array_equal(part.amplitude[:, fitted], whole.amplitude[:, fitted])
+    assert np.array_equal(part.model[:, fitted], whole.model[:, fitted])
+    assert not part.amplitude[:, ~fitted].any()
+
+
+def test_weights_from_amplitudes_are_those_from_their_image(trace, light):
+    image = expose(np.random.default_rng(62), paint(trace, light, rows_of(trace)))
+    model = fiber_model(trace)
+    first = extract(image, read_noise(image), nothing(image), model)
+    by_image = extract(image, read_noise(image), nothing(image), model, start=first.model)
+    by_light = extract(image, read_noise(image), nothing(image), model, light=first.amplitude)
+    assert np.abs(by_light.amplitude - by_image.amplitude).max() < 1e-4 * np.sqrt(by_image.variance.max())
 
 
 def test_image_of_the_model_is_the_sum_of_its_fibres(trace, light):

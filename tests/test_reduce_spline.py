@@ -138,3 +138,24 @@ def test_shape_of_the_answer_is_that_of_the_question(spectrum):
     assert spectrum(np.full((3, 4, 5), 5100.0)).shape == (3, 4, 5)
     copy = CommonSpectrum(spectrum.start, spectrum.step, spectrum.coef, np.zeros((1, 1)))
     assert (copy(INNER) == spectrum(INNER)).all()
+
+
+def test_variance_is_that_of_the_dense_inverse():
+    """Diagonal forms of the band of the inverse against numpy, with line widths that make the band full."""
+    rng = np.random.default_rng(31)
+    wave = np.sort(rng.uniform(0, 100, (4, 300)), axis=1)
+    spectrum = fit_common(
+        wave, np.ones(wave.shape), rng.uniform(0.5, 2, wave.shape), step=1.5, extra=rng.uniform(-1, 6, wave.shape)
+    )
+    n, band = spectrum.coef.size, spectrum.matrix.shape[0]
+    full = np.zeros((n, n))
+    for d in range(band):
+        part = spectrum.matrix[band - 1 - d, d:]
+        full += np.diag(part, d) + (np.diag(part, -d) if d else 0)
+    at = rng.uniform(5, 95, 20)
+    unit = np.eye(n)
+    basis = np.stack(
+        [CommonSpectrum(spectrum.start, spectrum.step, unit[k], spectrum.matrix)(at) for k in range(n)], axis=1
+    )
+    expected = np.einsum("sa,ab,sb->s", basis, np.linalg.inv(full), basis)
+    assert spectrum.variance(at) == pytest.approx(expected, rel=1e-8)

@@ -10,7 +10,16 @@ from scipy.ndimage import gaussian_filter
 from panacea_nb.instrument import AMP_ROWS, N_AMP_FIBERS, N_FIBERS, channel
 from panacea_nb.reduce import trace as module
 from panacea_nb.reduce.extract import extract, flux_scale, spline_basis
-from panacea_nb.reduce.trace import TraceError, blurred, find_dead, fit_scatter, fit_traces, gap_pixels, scattered_light
+from panacea_nb.reduce.scatter import (
+    SCATTER_SIGMAS,
+    ScatterModel,
+    binned,
+    blurred,
+    fit_scatter,
+    gap_pixels,
+    scattered_light,
+)
+from panacea_nb.reduce.trace import TraceError, find_dead, fit_traces
 
 NY, NX = 2 * AMP_ROWS, 480
 OFFSET = (2.3, -1.7)  # px, of the two amplifiers against the reference
@@ -205,7 +214,7 @@ def test_dead_fibres_against_their_neighbours():
 def test_blur_keeps_the_light():
     image = np.zeros((800, 640))
     image[400, 320] = 64.0
-    small = blurred(image, 40.0)
+    small = blurred(binned(image), 40.0)
     assert small.shape == (100, 80)
     assert small.sum() == pytest.approx(1.0, rel=1e-3)
     y = (np.arange(100) * 8 + 3.5 - 400) ** 2
@@ -217,7 +226,7 @@ def test_scatter_weights_of_an_image_that_follows_the_model():
     trace = np.concatenate([traces(20, 512, first=80.0 + 230 * g) for g in range(4)])
     fibers = paint(trace, 5000.0, 960).astype(np.float32)
     model = fiber_model(trace)
-    scatter = module.ScatterModel(module.SCATTER_SIGMAS, np.array([0, 0.04, 0, 0, 0.05, 0, 0]))
+    scatter = ScatterModel(SCATTER_SIGMAS, np.array([0, 0.04, 0, 0, 0.05, 0, 0]))
     under = scattered_light(scatter, fibers)
     assert under.shape == fibers.shape
     image = expose(np.random.default_rng(26), fibers + under)

@@ -29,3 +29,10 @@ def channel_facts() -> dict[str, dict]:
     """The facts of ``data/channels.yaml``: channel name to a dict of its entries."""
     text = (files("panacea_nb.instrument") / "data" / "channels.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
+
+
+def warm_up() -> None:
+    """Read all tables."""
+    for entry in sorted((files("panacea_nb.instrument") / "data").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".ecsv"):
+            table(entry.name.removesuffix(".ecsv"))

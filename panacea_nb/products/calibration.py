@@ -15,8 +15,9 @@ from ..reduce.bias import MasterBias, MasterDark
 from ..reduce.calibrated import FluxOptions
 from ..reduce.extract import FiberModel
 from ..reduce.flux import FluxScale
+from ..reduce.scatter import ScatterModel
 from ..reduce.telluric import Transmission, at_airmass, mean_transmission
-from ..reduce.trace import PROFILE_BLOCK, ScatterModel, TraceResult
+from ..reduce.trace import PROFILE_BLOCK, TraceResult
 from . import bundle
 from .layout import locate
 from .session import MissingInputError, Task

@@ -17,7 +17,7 @@ from astropy.utils import iers
 from .. import __version__
 from ..decisions import Decision
 from ..instrument import ZENITH_DISTANCE
-from ..reduce.astrometry import Pointing
+from ..reduce.astrometry import Pointing, image_wcs
 from ..reduce.maskbits import DESCRIPTIONS, DQ
 
 # Cards of one amplifier's detector frame that say nothing of a channel's product.
@@ -131,3 +131,10 @@ def time_and_place(start: datetime, exptime: float, point: Pointing) -> list[tup
         ("BARYCORR", round(float(velocity), 4), "barycentric correction [km/s], NOT applied"),
         ("VELAPPL", False, "velocity correction applied"),
     ]
+
+
+def warm_up() -> None:
+    """Have what these headers need of astropy looked up: units, coordinates, the Earth's orientation (half a second)."""
+    point = Pointing(0.0, 0.0, 0.0, "panacea", "none")
+    time_and_place(datetime(2025, 1, 1), 1.0, point)
+    image_wcs(point, (0.0, 0.0), 0.0, 0.0, 1.0).to_header()

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
+from .arrays import enlarged
 from .ccd import ChannelImage
 
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
@@ -69,8 +70,7 @@ def smooth_structure(image: np.ndarray, noise: float, scale: float = SMOOTH_PIXE
     small = clipped[: image.shape[0] // step * step, : image.shape[1] // step * step]
     small = small.reshape(image.shape[0] // step, step, -1, step).mean(axis=(1, 3))
     small = gaussian_filter(small, scale / step, mode="nearest")
-    factor = (image.shape[0] / small.shape[0], image.shape[1] / small.shape[1])
-    return zoom(small, factor, order=1, mode="nearest", grid_mode=True)
+    return enlarged(small, image.shape)
 
 
 def denoise(average: np.ndarray, sigma: np.ndarray) -> np.ndarray:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter1d, median_filter, uniform_filter1d
+from scipy.ndimage import median_filter, uniform_filter1d
 
-from .extract import Extraction, FiberModel, extract
+from .arrays import plain
+from .extract import Extraction, FiberModel, blank_extraction, refit
+from .kernels import BLOCK, grow_tracks
 
 SEED_SIGMA = 5.5  # 4 million pixels: 0.1 false alarm a frame
 GROW_SIGMA = 3.0  # next to a seed
@@ -17,7 +19,7 @@ SPIKE_SIGMA = 6.0  # excess of a sample over the prediction
 SPIKE_RATIO = 1.6  # a line as narrow as the LSF falls to 1/1.6 or more two pixels from its peak
 SURE = 4.0  # sigma of a running median that is light without doubt
 PEAK_RATIO = 1.145  # of a line of 4.5 px FWHM, to the geometric mean of the samples beside
-CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+FEW = 5  # new pixels: too few to go on for
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,12 @@ class CosmicResult:
     extraction: Extraction
 
 
-def pixel_sigma(expected: np.ndarray, floor: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Noise of a pixel [e-] with the uncertainty of the profile, which scales with the brightest pixel nearby."""
-    light = np.maximum(expected, 0)
-    near = maximum_filter1d(light, 5, axis=0)
-    return np.sqrt(floor + light + np.maximum(background, 0) + (PROFILE_ERROR * near) ** 2)
-
-
 def find_tracks(
     image: np.ndarray,
     noise: np.ndarray,
     bad: np.ndarray,
     model: FiberModel,
-    background: np.ndarray,
+    background: np.ndarray | None = None,
     known: np.ndarray | None = None,
     *,
     rounds: int = ROUNDS,
@@ -52,29 +47,32 @@ def find_tracks(
     """Pixels above what fibres with any spectrum could give.
 
     The amplitudes are fitted freely, so a sky or emission line is never mistaken; a cosmic ray, sharper than the profile across
-    dispersion, stands out of the fit.  Each round fits without the pixels found so far and so uncovers the rest of a track.
+    dispersion, stands out of the fit.  Each round fits without the pixels found so far and so uncovers the rest of a track; after
+    the first only the blocks of columns in which there was something new.
 
     Parameters
     ----------
     image : (ny, nx) [e-]; noise : (ny, 1) or (ny, nx) [e-]; bad : (ny, nx) bool
-    background : (ny, nx) [e-]
+    background : (ny, nx) [e-], optional
     known : (ny, nx) bool, optional, hits known before
     """
-    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     cosmic = np.zeros(image.shape, bool) if known is None else known.copy()
-    result = None
+    grade = np.zeros(image.shape, np.uint8)
+    bad = plain(bad, np.bool_)
+    limits = np.array([PROFILE_ERROR, GROW_SIGMA, SEED_SIGMA], np.float32)
+    result = blank_extraction(model, image.shape)
+    blocks, light, turns = None, None, 2
     for _ in range(rounds):
-        result = extract(
-            image, noise, bad | cosmic, model, background=background, start=None if result is None else result.model
-        )
-        z = (image - background - result.model) / pixel_sigma(result.model, floor, background)
-        seed = (z > SEED_SIGMA) & ~bad
-        found = seed | (binary_dilation(seed | cosmic, CROSS) & (z > GROW_SIGMA) & ~bad)
-        new = found & ~cosmic
-        cosmic |= found
-        if new.sum() < 5:
+        refit(
+            result, image, noise, bad | cosmic, model, background=background, light=light, rounds=turns, blocks=blocks,
+            grade=grade, limits=limits,
+        )  # fmt: skip
+        changed = np.zeros(-(-image.shape[1] // BLOCK), bool)
+        new = grow_tracks(grade, bad, cosmic, changed)
+        blocks, light, turns = np.flatnonzero(changed), result.amplitude, 1
+        if new < FEW:
             break
-    result = extract(image, noise, bad | cosmic, model, background=background, start=result.model)
+    refit(result, image, noise, bad | cosmic, model, background=background, light=light, blocks=blocks)
     return CosmicResult(cosmic, result)
 
 
@@ -148,7 +146,11 @@ def mask_spikes(
     columns = np.broadcast_to(x[:, None], rows.shape)
     inside = (rows >= 0) & (rows < ny)
     rows, columns = rows[inside], columns[inside]
-    sigma = pixel_sigma(expected, floor, background)[rows, columns]
-    hit = image[rows, columns] - background[rows, columns] - expected[rows, columns] > GROW_SIGMA * sigma
+    light = np.maximum(expected[rows, columns], 0)
+    # The uncertainty of the profile scales with the brightest pixel nearby.
+    near = np.max([expected[np.clip(rows + k, 0, ny - 1), columns] for k in range(-2, 3)], axis=0)
+    under = background[rows, columns]
+    variance = floor[rows, columns] + light + np.maximum(under, 0) + (PROFILE_ERROR * np.maximum(near, 0)) ** 2
+    hit = image[rows, columns] - under - expected[rows, columns] > GROW_SIGMA * np.sqrt(variance)
     result[rows[hit], columns[hit]] = True
     return result

@@ -12,8 +12,8 @@ from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .maskbits import DQ
 from .rowlevel import row_levels
+from .scatter import ScatterModel, scattered_light
 from .sky import SkyError, SkyModel, fit_sky
-from .trace import ScatterModel, scattered_light
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
@@ -103,9 +103,8 @@ def extract_exposure(
     """
     decisions: list[Decision] = []
     bad = bad | ((mask & (DQ.SATURATED | DQ.BADPIXEL)) > 0)
-    nothing = np.zeros_like(image)
-    first = find_tracks(image, noise, bad, model, nothing, rounds=2)
-    flexure, moved, rough = row_flexure(image, noise, bad | first.mask, model, nothing)
+    first = find_tracks(image, noise, bad, model, None, rounds=2)
+    flexure, moved, rough = row_flexure(image, noise, bad | first.mask, model, light=first.extraction.amplitude)
     if not flexure.converged:
         decisions.append(Decision("ROWFLEX", "the shift of the fibres across dispersion did not converge", "warn"))
     background = scattered_light(scatter, rough.model)
@@ -139,8 +138,8 @@ def extract_exposure(
         spikes = find_spikes(result.amplitude, result.variance, good, predicted)
         cosmics = cosmics | mask_spikes(spikes, image, expected, floor, background, moved)
         # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
-        light = moved.image(np.where(model.alive[:, None], np.maximum(native + sure, 0), 0), image.shape[0])
-        result = extract(image, noise, bad | cosmics, moved, background=background, start=light)
+        light = np.where(model.alive[:, None], np.maximum(native + sure, 0), 0)
+        result = extract(image, noise, bad | cosmics, moved, background=background, light=light)
     if sky is not None:
         zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response)
         waves = corrected_wavelength(sky, zero)

@@ -7,9 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from .kernels import HALF_WIDTH, KNOT, N_COEF, extract_columns, model_columns, offset_sums, profile_windows
+from .arrays import plain
+from .kernels import BLOCK, HALF_WIDTH, KNOT, N_COEF, NO_GRADE, NO_IMAGE, fit_columns, model_columns, profile_windows
+from .shiftkernels import offset_sums
 
 RIDGE = 1e-9  # relative to the profile's own weight; only keeps a fully masked fibre solvable
+NO_LIMITS = np.zeros(3, np.float32)
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,18 @@ class FiberModel:
 
     def image(self, amplitude: np.ndarray, n_rows: int) -> np.ndarray:
         """The (n_rows, nx) image [e-] of fibres with the given amplitudes (nf, nx) [e- per column]."""
-        light = np.ascontiguousarray(amplitude, np.float32)
-        return np.ascontiguousarray(model_columns(light, *self.windows, n_rows).T)
+        return model_columns(plain(amplitude, np.float32), *self.windows, n_rows)
+
+    def every(self, stride: int, begin: int = 0) -> FiberModel:
+        """The model of every ``stride``-th column alone, from ``begin`` on; ``stride`` divides the block."""
+        if stride == 1:
+            return self
+        return FiberModel(plain(self.trace[:, begin::stride], np.float64), self.coef, self.block // stride, self.alive)
 
     @cached_property
     def windows(self) -> tuple[np.ndarray, np.ndarray]:
         """The profiles on the rows of each fibre and column (see `profile_windows`); 50 MB, kept as long as the model."""
-        return profile_windows(self.trace, self.coef, self.block)
+        return profile_windows(plain(self.trace, np.float64), plain(self.coef, np.float64), self.block)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ def extract(
     *,
     background: np.ndarray | None = None,
     start: np.ndarray | None = None,
+    light: np.ndarray | None = None,
     rounds: int = 2,
 ) -> Extraction:
     """Amplitude and variance of every fibre in every column.
@@ -104,24 +113,62 @@ def extract(
         Light under the fibres [e-], subtracted here and counted in the variance.
     start : (ny, nx), optional
         A model image to weight the first round with; without it, the first round weights all pixels alike.
+    light : (nf, nx), optional
+        The same as the amplitudes [e-] of the fibres of that image.
     rounds : int
         Rounds of fit and new weights.
     """
-    ny, nx = image.shape
-    data = image if background is None else image - background
-    under = 0.0 if background is None else np.maximum(background, 0)
-    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
-    expected = np.zeros_like(data) if start is None else start
-    columns = np.ascontiguousarray(data.T, np.float32)
-    result = None
-    for _ in range(rounds if start is None else max(1, rounds - 1)):
-        weight = np.where(bad, 0.0, 1.0 / (floor + under + np.maximum(expected, 0))).astype(np.float32)
-        amplitude, variance, used = extract_columns(
-            columns, np.ascontiguousarray(weight.T), *model.windows, model.alive, RIDGE
-        )
-        expected = model.image(amplitude, ny)
-        result = Extraction(amplitude, variance, used, expected)
+    turns = rounds if start is None and light is None else max(1, rounds - 1)
+    result = blank_extraction(model, image.shape)
+    refit(result, image, noise, bad, model, background=background, start=start, light=light, rounds=turns)
     return result
+
+
+def blank_extraction(model: FiberModel, shape: tuple[int, int]) -> Extraction:
+    """An `Extraction` of zeros for an image of ``shape``, for `refit` to fill in."""
+    samples = (np.zeros(model.trace.shape, np.float32) for _ in range(3))
+    return Extraction(*samples, np.zeros(shape, np.float32))
+
+
+def refit(
+    result: Extraction,
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    *,
+    background: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    light: np.ndarray | None = None,
+    rounds: int = 1,
+    blocks: np.ndarray | None = None,
+    grade: np.ndarray | None = None,
+    limits: np.ndarray = NO_LIMITS,
+) -> None:
+    """Fit some blocks of columns and write them into ``result``; what is not said here is as in `extract`.
+
+    Parameters
+    ----------
+    rounds : int
+        All rounds, whether or not the first weights are given.
+    blocks : (n,) int, optional
+        Blocks of `BLOCK` columns to fit; all by default.
+    grade, limits : see `fit_columns`
+    """
+    blocks = np.arange(-(-image.shape[1] // BLOCK)) if blocks is None else blocks
+    frames = [NO_IMAGE if a is None else plain(a, np.float32) for a in (background, start, light)]
+    fit_columns(
+        plain(image, np.float32), frames[0], noise_floor(noise, image.shape), plain(bad, np.bool_), *model.windows,
+        plain(model.alive, np.bool_), RIDGE, blocks, frames[1], frames[2], rounds, limits,
+        result.amplitude, result.variance, result.used, result.model, NO_GRADE if grade is None else grade,
+    )  # fmt: skip
+
+
+def noise_floor(noise: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Variance of the read noise, float32, (ny, 1) where all columns have the same, else (ny, nx)."""
+    floor = np.asarray(noise, np.float32) ** 2
+    rows = (shape[0], 1) if floor.ndim < 2 or floor.shape[1] == 1 else shape
+    return np.broadcast_to(floor, rows).copy()
 
 
 def trace_offsets(
@@ -131,22 +178,12 @@ def trace_offsets(
     model: FiberModel,
     result: Extraction,
     span: int,
-    stride: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Shift [px] and relative widening of every fibre in blocks of ``span`` columns, each with its weight (1/variance)."""
-    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
-    weight = np.where(bad, 0.0, 1.0 / (floor + np.maximum(result.model, 0))).astype(np.float32)
     ss, sw, ws, ww = offset_sums(
-        np.ascontiguousarray(image, np.float32),
-        weight,
-        result.amplitude,
-        model.trace,
-        model.coef,
-        model.block,
-        span,
-        model.alive,
-        stride,
-    )
+        plain(image, np.float32), noise_floor(noise, image.shape), plain(bad, np.bool_), result.amplitude, *model.windows,
+        plain(model.trace, np.float64), plain(model.coef, np.float64), model.block, span, plain(model.alive, np.bool_),
+    )  # fmt: skip
     shift = np.divide(ss, sw, out=np.zeros_like(ss), where=sw > 0)
     widening = np.divide(ws, ww, out=np.zeros_like(ws), where=ww > 0)
     return shift, sw, widening, ww

@@ -1,9 +1,12 @@
-"""Compiled loops over columns and fibres: extraction, fibre model, profile derivatives.
+"""Compiled loops over columns and fibres: profiles on the pixels, extraction, image of the fibres.
 
 The cross-dispersion profile of a fibre is a cubic B-spline in the distance ``u`` from its trace, with uniform knots of
 `KNOT` pixels over +-`HALF_WIDTH` pixels.  Its coefficients are tabulated per fibre and per block of columns.
 
-``python -m panacea_nb.reduce.kernels`` compiles everything once into numba's cache (done by the installation).
+A fit goes column by column, and `BLOCK` columns side by side: they are one cache line of an image's row and one vector register.
+All that is done to them is done in buffers of their own, so that no transposed image and no image of weights is ever made.
+Buffers and windows are one-dimensional, element ``row * BLOCK + column``: so the compiler sees that it may work on all columns at
+once.  Inner loops have no branches; pixels not to be used have an infinite variance.
 """
 
 from __future__ import annotations
@@ -15,368 +18,474 @@ KNOT = 0.75  # px; a profile of 4 px FWHM is sampled five times over
 HALF_WIDTH = 9.75  # px; reaches over the next fibre (6.8 px away)
 N_COEF = int(round(2 * HALF_WIDTH / KNOT)) + 3
 REACH = int(np.ceil(HALF_WIDTH))
+ROWS = 2 * REACH + 1  # of a profile
+SIZE = 24  # rows of a window: a trace may move by three rows within a block of columns
+BLOCK = 16  # columns at a time
+WINDOW = SIZE * BLOCK
+PHASES = 3  # pixels after which a window meets the knots as before,
+KNOTS_ON = 4  # so many knots further on
+# Sums may be taken in any order and products be fused into them; infinities and NaN keep their meaning.
+FAST = {"nsz", "reassoc", "contract", "arcp"}
+NO_IMAGE = np.zeros(
+    (1, 1), np.float32
+)  # for an argument that is left out: it has the type and layout of one that is not
+NO_GRADE = np.zeros((1, 1), np.uint8)
+ONES = np.ones(WINDOW, np.float32)
+
+if KNOT * KNOTS_ON != PHASES or ROWS > SIZE:
+    raise ValueError("the windows of the profiles need knots that fall on pixels again after three of them")
 
 
-@njit(cache=True, inline="always")
-def _spline(coef, u):
-    """Value of the profile at ``u`` px from the trace; 0 outside its support."""
-    s = (u + HALF_WIDTH) / KNOT
-    i = int(np.floor(s))
-    if i < 0 or i > N_COEF - 4:
-        return 0.0
+@njit(cache=True, fastmath=FAST)
+def _spline_weights(s, i, slope):
+    """Weights of the four splines (or of their derivatives) that make a profile at ``s`` knots, beyond knot ``i``."""
     r = s - i
     q = 1.0 - r
+    if slope:
+        part = 0.5 / KNOT
+        return -q * q * part, (3.0 * r - 4.0) * r * part, (4.0 - 3.0 * q) * q * part, r * r * part
+    part = 1.0 / 6.0
     return (
-        coef[i] * q * q * q
-        + coef[i + 1] * (3.0 * r * r * r - 6.0 * r * r + 4.0)
-        + coef[i + 2] * (3.0 * q * q * q - 6.0 * q * q + 4.0)
-        + coef[i + 3] * r * r * r
-    ) / 6.0
+        q * q * q * part,
+        ((3.0 * r - 6.0) * r * r + 4.0) * part,
+        ((3.0 * q - 6.0) * q * q + 4.0) * part,
+        r * r * r * part,
+    )
 
 
-@njit(cache=True, inline="always")
-def _slope(coef, u):
-    """Derivative of the profile with respect to ``u`` [1/px]."""
-    s = (u + HALF_WIDTH) / KNOT
-    i = int(np.floor(s))
-    if i < 0 or i > N_COEF - 4:
-        return 0.0
-    r = s - i
-    q = 1.0 - r
-    return (
-        -coef[i] * q * q
-        + coef[i + 1] * (3.0 * r * r - 4.0 * r)
-        + coef[i + 2] * (-3.0 * q * q + 4.0 * q)
-        + coef[i + 3] * r * r
-    ) / (2.0 * KNOT)
+@njit(cache=True, fastmath=FAST)
+def _sample(coef, low, trace, begin, slope, weights, value):
+    """Fill columns ``begin`` ... of a window with a profile, or with its derivative; ``trace`` holds their traces.
+
+    Pixels are `KNOTS_ON` / `PHASES` knots apart, so a column has three sets of spline weights only; and as a trace hardly moves
+    within a block, all columns mostly use the same coefficients.  Outside the support the window stays 0.
+    """
+    n = trace.size
+    for j in range(PHASES):
+        shift = (low + j + HALF_WIDTH) / KNOT
+        last, first = int(np.floor(shift - trace.min() / KNOT)), int(np.floor(shift - trace.max() / KNOT))
+        if first == last:
+            w0, w1, w2, w3 = weights[0, :n], weights[1, :n], weights[2, :n], weights[3, :n]
+            for c in range(n):
+                w0[c], w1[c], w2[c], w3[c] = _spline_weights(shift - trace[c] / KNOT, first, slope)
+            i = first
+            for k in range(j, SIZE, PHASES):
+                if 0 <= i <= N_COEF - 4:
+                    c0, c1, c2, c3 = coef[i], coef[i + 1], coef[i + 2], coef[i + 3]
+                    out = value[k * BLOCK + begin : k * BLOCK + begin + n]
+                    for c in range(n):
+                        out[c] = w0[c] * c0 + w1[c] * c1 + w2[c] * c2 + w3[c] * c3
+                i += KNOTS_ON
+        else:
+            for c in range(n):
+                s = shift - trace[c] / KNOT
+                i = int(np.floor(s))
+                a0, a1, a2, a3 = _spline_weights(s, i, slope)
+                for k in range(j, SIZE, PHASES):
+                    if 0 <= i <= N_COEF - 4:
+                        value[k * BLOCK + begin + c] = (
+                            a0 * coef[i] + a1 * coef[i + 1] + a2 * coef[i + 2] + a3 * coef[i + 3]
+                        )
+                    i += KNOTS_ON
+
+
+@njit(cache=True)
+def _fill(trace, coef, block, b, f, low, slope, weights, out):
+    """One fibre's window in block ``b`` of the columns, a run of columns with the same coefficients at a time."""
+    nx = trace.shape[1]
+    x, end = b * BLOCK, min((b + 1) * BLOCK, nx)
+    while x < end:
+        stop = min((x // block + 1) * block, end)
+        _sample(coef[f, x // block], low, trace[f, x:stop], x - b * BLOCK, slope, weights, out)
+        x = stop
 
 
 @njit(cache=True)
 def profile_windows(trace, coef, block):
-    """Profiles of all fibres sampled on their own rows.
+    """Profiles of all fibres sampled on the rows around them.
 
     Returns
     -------
-    window : (nx, nf, 2 * REACH + 1) float32, first : (nx, nf) int64
-        Value of the profile on the rows ``first`` .. ``first + 2 * REACH`` of each column.
+    window : (nb, nf, WINDOW) float32, first : (nb, nf) int32
+        For each block of `BLOCK` columns the profile on the rows ``first`` .. ``first + SIZE - 1``.
     """
     nf, nx = trace.shape
-    window = np.zeros((nx, nf, 2 * REACH + 1), np.float32)
-    first = np.zeros((nx, nf), np.int64)
-    for x in range(nx):
-        b = x // block
+    nb = (nx + BLOCK - 1) // BLOCK
+    window = np.zeros((nb, nf, WINDOW), np.float32)
+    first = np.zeros((nb, nf), np.int32)
+    weights = np.zeros((4, BLOCK))
+    for b in range(nb):
         for f in range(nf):
-            t = trace[f, x]
-            low = int(np.floor(t + 0.5)) - REACH
-            first[x, f] = low
-            for k in range(2 * REACH + 1):
-                window[x, f, k] = _spline(coef[f, b], low + k - t)
+            low = int(np.floor(trace[f, b * BLOCK : (b + 1) * BLOCK].min() + 0.5)) - REACH
+            first[b, f] = low
+            _fill(trace, coef, block, b, f, low, False, weights, window[b, f])
     return window, first
 
 
 @njit(cache=True)
-def extract_columns(image, weight, window, first, alive, ridge):
-    """Fit all fibres of every column together (nearest neighbours coupled).
+def slope_windows(trace, coef, block, b, first, weights, out):
+    """As `profile_windows`, the derivatives of the profiles [1/px] in block ``b`` of the columns, into ``out`` (nf, WINDOW)."""
+    out[:] = 0.0
+    for f in range(trace.shape[0]):
+        _fill(trace, coef, block, b, f, first[b, f], True, weights, out[f])
 
-    Columns of the image come first (arrays are transposed), so that a column lies together in memory.
+
+@njit(cache=True)
+def place(first, ny):
+    """Where a window that begins at row ``first`` begins in a buffer, which has `SIZE` spare rows on both sides of the chip's."""
+    return (min(max(first, -SIZE), ny) + SIZE) * BLOCK
+
+
+@njit(cache=True)
+def gather(image, b, buffer):
+    """Bring block ``b`` of the columns of an image (ny, nx) into a buffer."""
+    ny, nx = image.shape
+    n = min(BLOCK, nx - b * BLOCK)
+    for y in range(ny):
+        at = (SIZE + y) * BLOCK
+        row = image[y, b * BLOCK : b * BLOCK + n]
+        if n == BLOCK:  # a loop of known length is one instruction
+            for c in range(BLOCK):
+                buffer[at + c] = row[c]
+        else:
+            for c in range(n):
+                buffer[at + c] = row[c]
+
+
+@njit(cache=True)
+def scatter(buffer, b, image):
+    """The reverse of `gather`."""
+    ny, nx = image.shape
+    n = min(BLOCK, nx - b * BLOCK)
+    for y in range(ny):
+        out = buffer[(SIZE + y) * BLOCK : (SIZE + y + 1) * BLOCK]
+        row = image[y, b * BLOCK : b * BLOCK + n]
+        if n == BLOCK:
+            for c in range(BLOCK):
+                row[c] = out[c]
+        else:
+            for c in range(n):
+                row[c] = out[c]
+
+
+@njit(cache=True)
+def hide(bad, b, data, variance):
+    """Make the pixels of block ``b`` that are not to be used 0, for they may hold anything, and their variance infinite."""
+    ny, nx = bad.shape
+    n = min(BLOCK, nx - b * BLOCK)
+    for y in range(ny):
+        row, at = bad[y, b * BLOCK : b * BLOCK + n], (SIZE + y) * BLOCK
+        some = False
+        if n == BLOCK:
+            for c in range(BLOCK):
+                some |= row[c]
+        if some or n < BLOCK:
+            for c in range(n):
+                if row[c]:
+                    data[at + c] = np.float32(0.0)
+                    variance[at + c] = np.float32(np.inf)
+
+
+@njit(cache=True, fastmath=FAST)
+def weigh(variance, expected, out):
+    """Inverse variance of each pixel of a buffer that holds some expected light."""
+    for i in range(out.size):
+        out[i] = np.float32(1.0) / (variance[i] + max(expected[i], np.float32(0.0)))
+
+
+@njit(cache=True, fastmath=FAST)
+def add_light(window, light, out):
+    """Add a fibre's ``light`` (BLOCK,), spread over its window, to ``out``, the part of a buffer under the window."""
+    for c in range(BLOCK):
+        a = light[c]
+        for k in range(SIZE):
+            out[k * BLOCK + c] += a * window[k * BLOCK + c]
+
+
+@njit(cache=True)
+def model_block(window, first, light, ny, out):
+    """Fill a buffer with the image of fibres with the given ``light`` (nf, BLOCK)."""
+    out[:] = 0.0
+    for f in range(window.shape[0]):
+        at = place(first[f], ny)
+        add_light(window[f], light[f], out[at : at + WINDOW])
+
+
+@njit(cache=True, fastmath=FAST)
+def project(one, weight, data, norm, out):
+    """Sums over rows of weight * profile**2 and weight * profile * data, (BLOCK,) each."""
+    for c in range(BLOCK):
+        aa, ad = np.float32(0.0), np.float32(0.0)
+        for k in range(SIZE):
+            p = weight[k * BLOCK + c] * one[k * BLOCK + c]
+            aa += p * one[k * BLOCK + c]
+            ad += p * data[k * BLOCK + c]
+        norm[c] = aa
+        out[c] = ad
+
+
+@njit(cache=True, fastmath=FAST)
+def product(one, other, weight, out):
+    """Sum over rows of weight * one * other, (BLOCK,)."""
+    for c in range(BLOCK):
+        total = np.float32(0.0)
+        for k in range(SIZE):
+            total += weight[k * BLOCK + c] * one[k * BLOCK + c] * other[k * BLOCK + c]
+        out[c] = total
+
+
+@njit(cache=True, fastmath=FAST)
+def _kept(window, weight, begin, end, out):
+    """Share of the profile's own weight, its square, that lies on pixels in use; rows from ``begin`` to ``end`` are on the chip."""
+    zero, one = np.float32(0.0), np.float32(1.0)
+    if begin == 0 and end == SIZE:
+        for c in range(BLOCK):
+            lost, kept = zero, zero
+            for k in range(SIZE):
+                p = window[k * BLOCK + c] * window[k * BLOCK + c]
+                lost += zero if weight[k * BLOCK + c] > zero else p
+                kept += p if weight[k * BLOCK + c] > zero else zero
+            out[c] = kept / (kept + lost) if lost > zero else one
+    else:
+        for c in range(BLOCK):
+            lost, kept = zero, zero
+            for k in range(begin, end):
+                p = window[k * BLOCK + c] * window[k * BLOCK + c]
+                lost += zero if weight[k * BLOCK + c] > zero else p
+                kept += p if weight[k * BLOCK + c] > zero else zero
+            out[c] = kept / (kept + lost) if lost > zero else one if kept > zero else zero
+
+
+@njit(cache=True, fastmath=FAST)
+def _equations(window, first, alive, weight, data, ny, ridge, spare, norm, diag, upper, rhs):
+    """Tridiagonal equations of the fibres in a block of columns, into ``diag``, ``upper`` and ``rhs`` (nf, BLOCK)."""
+    nf = window.shape[0]
+    for f in range(nf):
+        upper[f] = 0.0
+        if not alive[f]:
+            diag[f] = 1.0
+            rhs[f] = 0.0
+            continue
+        at = place(first[f], ny)
+        project(window[f], weight[at : at + WINDOW], data[at : at + WINDOW], diag[f], rhs[f])
+        product(window[f], window[f], ONES, norm)
+        for c in range(BLOCK):
+            d = diag[f, c] + ridge * norm[c]
+            diag[f, c] = d if d > 0.0 else 1.0
+        if f + 1 < nf and alive[f + 1]:
+            offset = min(max(first[f + 1] - first[f], 0), SIZE) * BLOCK
+            spare[:WINDOW] = window[f]
+            at = place(first[f + 1], ny)
+            product(spare[offset : offset + WINDOW], window[f + 1], weight[at : at + WINDOW], upper[f])
+
+
+@njit(cache=True, fastmath=FAST)
+def _forward(diag, upper, rhs, left):
+    """Elimination downwards of the tridiagonal systems of a block; ``left`` (nf, BLOCK) takes the inverse pivots."""
+    nf = diag.shape[0]
+    for c in range(BLOCK):
+        left[0, c] = 1.0 / diag[0, c]
+    for f in range(1, nf):
+        u, l0, l1, r0, r1, d = upper[f - 1], left[f - 1], left[f], rhs[f - 1], rhs[f], diag[f]
+        for c in range(BLOCK):
+            m = u[c] * l0[c]
+            l1[c] = 1.0 / (d[c] - m * u[c])
+            r1[c] -= m * r0[c]
+
+
+@njit(cache=True, fastmath=FAST)
+def _backward(upper, rhs, left):
+    """Substitution upwards: ``rhs`` becomes the solution."""
+    nf = rhs.shape[0]
+    for c in range(BLOCK):
+        rhs[nf - 1, c] *= left[nf - 1, c]
+    for f in range(nf - 2, -1, -1):
+        u, l0, r0, r1 = upper[f], left[f], rhs[f], rhs[f + 1]
+        for c in range(BLOCK):
+            r0[c] = (r0[c] - u[c] * r1[c]) * l0[c]
+
+
+@njit(cache=True, fastmath=FAST)
+def _variances(diag, upper, left, right):
+    """Diagonal of the inverse, into ``right``: from the pivots of the eliminations downwards and upwards."""
+    nf = diag.shape[0]
+    right[nf - 1] = diag[nf - 1]
+    for f in range(nf - 2, -1, -1):
+        u, d, r0, r1 = upper[f], diag[f], right[f], right[f + 1]
+        for c in range(BLOCK):
+            r0[c] = d[c] - u[c] * u[c] / r1[c]
+    for f in range(nf):
+        d, r0, l0 = diag[f], right[f], left[f]
+        for c in range(BLOCK):
+            r0[c] = 1.0 / (1.0 / l0[c] + r0[c] - d[c])
+
+
+@njit(cache=True)
+def fit_columns(
+    image, background, floor, bad, window, first, alive, ridge, blocks, start, light, rounds, limits,
+    amplitude, variance, used, model, grade,
+):  # fmt: skip
+    """Fit all fibres of some blocks of columns (nearest neighbours coupled) and write the results into the last five arrays.
+
+    Each round takes the weights from the model of the one before: 1 / (floor + background + model).
 
     Parameters
     ----------
-    image, weight : (nx, ny) float32
-        Electrons and inverse variance (0: not used).
+    image, background : (ny, nx) float32 [e-]
+        ``background`` is subtracted and counted in the variance; `NO_IMAGE`: none.
+    floor : (ny, nx) or (ny, 1) float32
+        Variance of the read noise.
+    bad : (ny, nx) bool
     window, first : see `profile_windows`
     alive : (nf,) bool
         Fibres to fit; others come out as 0.
     ridge : float
         Added to the diagonal relative to the unmasked profile's weight, so that a fully masked fibre stays solvable.
+    blocks : (n,) int64
+        Blocks of `BLOCK` columns to fit.
+    start : (ny, nx) float32, light : (nf, nx) float32
+        Model image, or amplitudes of the fibres, that give the first weights; `NO_IMAGE`: not given.  Without either, the first
+        round has weights without light.
+    rounds : int
+    limits : (3,) float32
+        For ``grade``: share of the local peak that the profile may be wrong by, and two limits in sigma.
+    amplitude, variance, used : (nf, nx) float32
+        Electrons in the whole profile, their variance (diagonal of the inverse), and the share of the fibre's weight (profile
+        squared) that was not masked.
+    model : (ny, nx) float32
+        Image of the amplitudes; `NO_IMAGE`: not wanted.
+    grade : (ny, nx) uint8
+        How many of the two limits a usable pixel stands above the model; `NO_GRADE`: not wanted.
+    """
+    ny, nx = image.shape
+    nf = window.shape[1]
+    size = (SIZE + ny + SIZE) * BLOCK
+    data, under, expected = np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32)
+    noise, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    spare, norm = np.zeros(2 * WINDOW, np.float32), np.zeros(BLOCK, np.float32)
+    diag, upper, rhs = np.ones((nf, BLOCK)), np.zeros((nf, BLOCK)), np.zeros((nf, BLOCK))
+    left, right = np.ones((nf, BLOCK)), np.ones((nf, BLOCK))
+    share, value = np.zeros((nf, BLOCK), np.float32), np.zeros((nf, BLOCK), np.float32)
+    for b in blocks:
+        n = min(BLOCK, nx - b * BLOCK)
+        columns = slice(b * BLOCK, b * BLOCK + n)
+        data[:], noise[:] = 0.0, np.inf
+        gather(image, b, data)
+        if floor.shape[1] > 1:
+            gather(floor, b, noise)
+        else:
+            for y in range(ny):
+                noise[(SIZE + y) * BLOCK : (SIZE + y) * BLOCK + n] = floor[y, 0]
+        if background.shape[0] > 1:
+            gather(background, b, under)
+            for i in range(size):
+                data[i] -= under[i]
+                noise[i] += max(under[i], np.float32(0.0))
+        hide(bad, b, data, noise)
+        if start.shape[0] > 1:
+            gather(start, b, expected)
+        elif light.shape[0] > 1:
+            value[:, :n] = light[:, columns]
+            model_block(window[b], first[b], value, ny, expected)
+        else:
+            expected[:] = 0.0
+        for turn in range(rounds):
+            weigh(noise, expected, weight)
+            _equations(window[b], first[b], alive, weight, data, ny, ridge, spare, norm, diag, upper, rhs)
+            _forward(diag, upper, rhs, left)
+            _backward(upper, rhs, left)
+            for f in range(nf):
+                for c in range(BLOCK):
+                    value[f, c] = rhs[f, c]
+            if turn + 1 < rounds or model.shape[0] > 1 or grade.shape[0] > 1:
+                model_block(window[b], first[b], value, ny, expected)
+        _variances(diag, upper, left, right)
+        for f in range(nf):
+            at = place(first[b, f], ny)
+            _kept(window[b, f], weight[at : at + WINDOW], max(0, -first[b, f]), min(SIZE, ny - first[b, f]), share[f])
+            for c in range(n):
+                seen = alive[f] and share[f, c] > 0.0
+                amplitude[f, b * BLOCK + c] = value[f, c] if seen else 0.0
+                variance[f, b * BLOCK + c] = right[f, c] if seen else 0.0
+                used[f, b * BLOCK + c] = share[f, c] if alive[f] else 0.0
+        if model.shape[0] > 1:
+            scatter(expected, b, model)
+        if grade.shape[0] > 1:
+            _excess(data, expected, noise, ny, limits, weight)
+            scatter(weight, b, grade)
+
+
+@njit(cache=True, fastmath=FAST)
+def _excess(data, expected, variance, ny, limits, out):
+    """How many of the two limits each pixel of a buffer stands above the model; see `fit_columns`."""
+    zero, one = np.float32(0.0), np.float32(1.0)
+    error, low, high = limits[0] * limits[0], limits[1] * limits[1], limits[2] * limits[2]
+    expected[: SIZE * BLOCK] = zero  # light that falls beside the chip is no neighbour
+    expected[(SIZE + ny) * BLOCK :] = zero
+    for y in range(SIZE, SIZE + ny):
+        at = y * BLOCK
+        around = expected[at - 2 * BLOCK : at + 3 * BLOCK]
+        d, v, o = data[at : at + BLOCK], variance[at : at + BLOCK], out[at : at + BLOCK]
+        for c in range(BLOCK):
+            e = around[2 * BLOCK + c]
+            peak = max(max(around[c], around[BLOCK + c]), max(around[3 * BLOCK + c], around[4 * BLOCK + c]))
+            peak = max(max(peak, e), zero)
+            rest = max(d[c] - e, zero)
+            limit = v[c] + max(e, zero) + error * peak * peak
+            o[c] = (one if rest * rest > low * limit else zero) + (one if rest * rest > high * limit else zero)
+
+
+@njit(cache=True)
+def grow_tracks(grade, bad, hit, changed):
+    """One step of marking cosmic rays, in place.
+
+    Parameters
+    ----------
+    grade : (ny, nx) uint8
+        2: a seed; 1: hit when it touches a seed or a pixel hit before.  Pixels that were not used have 0.
+    bad : (ny, nx) bool
+    hit : (ny, nx) bool
+        Pixels hit before; those found are added.
+    changed : (nb,) bool
+        Set for blocks of `BLOCK` columns with new hits.
 
     Returns
     -------
-    amplitude, variance, used : (nf, nx) float32
-        Electrons in the whole profile, their variance (diagonal of the inverse), and the share of the fibre's weight
-        (profile squared) that was not masked.
+    int : pixels newly hit
     """
-    nx, ny = image.shape
-    nf, size = window.shape[1], window.shape[2]
-    amplitude = np.zeros((nf, nx), np.float32)
-    variance = np.zeros((nf, nx), np.float32)
-    used = np.zeros((nf, nx), np.float32)
-    diag = np.zeros(nf)
-    upper = np.zeros(nf)
-    rhs = np.zeros(nf)
-    left = np.zeros(nf)
-    right = np.zeros(nf)
-    for x in range(nx):
-        for f in range(nf):
-            diag[f] = 1.0
-            upper[f] = 0.0
-            rhs[f] = 0.0
-            if not alive[f]:
+    ny, nx = grade.shape
+    before = hit.copy()
+    new = 0
+    for y in range(ny):
+        for x in range(nx):
+            g = grade[y, x]
+            if g == 0 or bad[y, x] or before[y, x]:
                 continue
-            base = first[x, f]
-            neighbour = f + 1 < nf and alive[f + 1]
-            offset = first[x, f + 1] - base if neighbour else size
-            total = 0.0
-            kept = 0.0
-            aa = 0.0
-            ab = 0.0
-            ad = 0.0
-            for k in range(max(0, -base), min(size, ny - base)):
-                p = window[x, f, k]
-                total += p * p
-                w = weight[x, base + k]
-                if w <= 0.0:
-                    continue
-                kept += p * p
-                aa += w * p * p
-                ad += w * p * image[x, base + k]
-                if k >= offset:
-                    ab += w * p * window[x, f + 1, k - offset]
-            used[f, x] = kept / total if total > 0.0 else 0.0
-            diag[f] = aa + ridge * total
-            if diag[f] <= 0.0:
-                diag[f] = 1.0
-                ab = 0.0
-                ad = 0.0
-            upper[f] = ab
-            rhs[f] = ad
-        # Thomas algorithm; the diagonal of the inverse follows from the forward and backward pivots.
-        left[0] = diag[0]
-        for f in range(1, nf):
-            m = upper[f - 1] / left[f - 1]
-            left[f] = diag[f] - m * upper[f - 1]
-            rhs[f] -= m * rhs[f - 1]
-        right[nf - 1] = diag[nf - 1]
-        for f in range(nf - 2, -1, -1):
-            right[f] = diag[f] - upper[f] * upper[f] / right[f + 1]
-        value = 0.0
-        for f in range(nf - 1, -1, -1):
-            value = (rhs[f] - (upper[f] * value if f + 1 < nf else 0.0)) / left[f]
-            if alive[f] and used[f, x] > 0.0:
-                amplitude[f, x] = value
-                variance[f, x] = 1.0 / (left[f] + right[f] - diag[f])
-    return amplitude, variance, used
+            found = g == 2
+            if not found:
+                for k in range(4):
+                    v = y + (1 if k == 0 else -1 if k == 1 else 0)
+                    u = x + (1 if k == 2 else -1 if k == 3 else 0)
+                    if 0 <= v < ny and 0 <= u < nx and (before[v, u] or (grade[v, u] == 2 and not bad[v, u])):
+                        found = True
+                        break
+            if found:
+                hit[y, x] = True
+                changed[x // BLOCK] = True
+                new += 1
+    return new
 
 
 @njit(cache=True)
 def model_columns(amplitude, window, first, ny):
-    """The image (nx, ny) float32, columns first, that fibres of the given amplitudes (nf, nx) make."""
+    """The image (ny, nx) float32 that fibres of the given amplitudes (nf, nx) float32 make."""
     nf, nx = amplitude.shape
-    size = window.shape[2]
-    model = np.zeros((nx, ny), np.float32)
-    for x in range(nx):
-        for f in range(nf):
-            a = amplitude[f, x]
-            if a == 0.0:
-                continue
-            base = first[x, f]
-            for k in range(max(0, -base), min(size, ny - base)):
-                model[x, base + k] += a * window[x, f, k]
+    model = np.zeros((ny, nx), np.float32)
+    buffer = np.zeros((SIZE + ny + SIZE) * BLOCK, np.float32)
+    light = np.zeros((nf, BLOCK), np.float32)
+    for b in range(window.shape[0]):
+        n = min(BLOCK, nx - b * BLOCK)
+        light[:, :n] = amplitude[:, b * BLOCK : b * BLOCK + n]
+        model_block(window[b], first[b], light, ny, buffer)
+        scatter(buffer, b, model)
     return model
-
-
-@njit(cache=True, inline="always")
-def _inverse3(m, out):
-    """Inverse of a symmetric 3 x 3 matrix, slightly stiffened so that it exists."""
-    a, b, c = m[0, 0], m[0, 1], m[0, 2]
-    d, e, f = m[1, 1], m[1, 2], m[2, 2]
-    c00, c01, c02 = d * f - e * e, c * e - b * f, b * e - c * d
-    det = a * c00 + b * c01 + c * c02
-    out[0, 0], out[0, 1], out[0, 2] = c00 / det, c01 / det, c02 / det
-    out[1, 0], out[1, 1], out[1, 2] = c01 / det, (a * f - c * c) / det, (b * c - a * e) / det
-    out[2, 0], out[2, 1], out[2, 2] = c02 / det, (b * c - a * e) / det, (a * d - b * b) / det
-
-
-@njit(cache=True)
-def offset_sums(image, weight, amplitude, trace, coef, block, span, alive, stride):
-    """Shift and widening of every fibre in blocks of ``span`` columns, neighbours solved together.
-
-    Every column is fitted with three shapes per fibre: the profile P, its shift -dP/du, and its widening -(P + u dP/du); a
-    fibre's shift makes light appear in its neighbours, so the fibres are solved as one block-tridiagonal system.  The ratio of
-    the second and third amplitude to the first, averaged over the block with the light as weight, is the shift [px] and the
-    relative widening.
-
-    Parameters
-    ----------
-    amplitude : (nf, nx)
-        Light of the fibres as known so far: the weight of the average.
-    stride : int
-        Every how many columns one is fitted.
-
-    Returns
-    -------
-    shift_sum, shift_weight, width_sum, width_weight : (nf, n_spans) float64
-        The estimates are sum / weight; the weights are inverse variances.
-    """
-    ny, nx = image.shape
-    nf = trace.shape[0]
-    n = (nx + span - 1) // span
-    ss = np.zeros((nf, n))
-    sw = np.zeros((nf, n))
-    ws = np.zeros((nf, n))
-    ww = np.zeros((nf, n))
-    own = np.zeros((nf, 3, 3))
-    next_ = np.zeros((nf, 3, 3))
-    inv = np.zeros((nf, 3, 3))
-    rhs = np.zeros((nf, 3))
-    sol = np.zeros(3)
-    here = np.zeros(3)
-    there = np.zeros(3)
-    lead = np.zeros((3, 3))
-    for x in range(stride // 2, nx, stride):
-        b = x // block
-        for f in range(nf):
-            own[f] = 0.0
-            next_[f] = 0.0
-            rhs[f] = 0.0
-            t = trace[f, x]
-            base = int(np.floor(t + 0.5))
-            coupled = f + 1 < nf and alive[f + 1] and alive[f]
-            if alive[f]:
-                for y in range(max(0, base - REACH), min(ny, base + REACH + 1)):
-                    w = weight[y, x]
-                    if w <= 0.0:
-                        continue
-                    here[0] = _spline(coef[f, b], y - t)
-                    here[1] = -_slope(coef[f, b], y - t)
-                    here[2] = -here[0] + (y - t) * here[1]
-                    if coupled:
-                        t2 = trace[f + 1, x]
-                        there[0] = _spline(coef[f + 1, b], y - t2)
-                        there[1] = -_slope(coef[f + 1, b], y - t2)
-                        there[2] = -there[0] + (y - t2) * there[1]
-                    for i in range(3):
-                        rhs[f, i] += w * here[i] * image[y, x]
-                        for j in range(i, 3):
-                            own[f, i, j] += w * here[i] * here[j]
-                        if coupled:
-                            for j in range(3):
-                                next_[f, i, j] += w * here[i] * there[j]
-            for i in range(3):
-                for j in range(i):
-                    own[f, i, j] = own[f, j, i]
-            floor = 1e-6 * (own[f, 0, 0] + own[f, 1, 1] + own[f, 2, 2]) + 1e-12
-            for i in range(3):
-                own[f, i, i] += floor
-            if f > 0:
-                for i in range(3):
-                    for j in range(3):
-                        total = 0.0
-                        for k in range(3):
-                            total += next_[f - 1, k, i] * inv[f - 1, k, j]
-                        lead[i, j] = total
-                for i in range(3):
-                    for k in range(3):
-                        rhs[f, i] -= lead[i, k] * rhs[f - 1, k]
-                        for j in range(3):
-                            own[f, i, j] -= lead[i, k] * next_[f - 1, k, j]
-            _inverse3(own[f], inv[f])
-        s = x // span
-        sol[:] = 0.0
-        for f in range(nf - 1, -1, -1):
-            for i in range(3):
-                total = rhs[f, i]
-                for j in range(3):
-                    total -= next_[f, i, j] * sol[j]
-                here[i] = total
-            for i in range(3):
-                sol[i] = inv[f, i, 0] * here[0] + inv[f, i, 1] * here[1] + inv[f, i, 2] * here[2]
-            a = amplitude[f, x]
-            if alive[f] and a > 0.0 and inv[f, 1, 1] > 0.0 and inv[f, 2, 2] > 0.0:
-                ss[f, s] += a * sol[1] / inv[f, 1, 1]
-                sw[f, s] += a * a / inv[f, 1, 1]
-                ws[f, s] += a * sol[2] / inv[f, 2, 2]
-                ww[f, s] += a * a / inv[f, 2, 2]
-    return ss, sw, ws, ww
-
-
-@njit(cache=True)
-def profile_normal_equations(image, weight, amplitude, trace, width, columns, basis):
-    """Normal equations of the profile's B-spline coefficients, each a polynomial over the detector.
-
-    Parameters
-    ----------
-    image, weight : (ny, nx)
-    amplitude, trace, width : (nf, nx), (nf, nx), (nf,)
-        Electrons, centres [px] and relative widths of the fibres.
-    columns : (k,) int
-        Columns that take part.
-    basis : (nf, k, m)
-        The polynomial terms at each fibre and column.
-
-    Returns
-    -------
-    matrix : (N_COEF * m, N_COEF * m), rhs : (N_COEF * m,)
-        Unknowns ordered coefficient-major.
-    """
-    ny = image.shape[0]
-    nf = trace.shape[0]
-    m = basis.shape[2]
-    size = N_COEF * m
-    matrix = np.zeros((size, size))
-    rhs = np.zeros(size)
-    index = np.zeros(96, np.int64)
-    value = np.zeros(96)
-    b4 = np.zeros(4)
-    for k in range(columns.size):
-        x = columns[k]
-        first = 0
-        for y in range(ny):
-            w = weight[y, x]
-            if w <= 0.0:
-                continue
-            while first < nf and trace[first, x] < y - HALF_WIDTH:
-                first += 1
-            n = 0
-            f = first
-            while f < nf and trace[f, x] <= y + HALF_WIDTH and n + 4 * m <= 96:
-                a = amplitude[f, x]
-                if a != 0.0:
-                    s = ((y - trace[f, x]) / width[f] + HALF_WIDTH) / KNOT
-                    i = int(np.floor(s))
-                    if 0 <= i <= N_COEF - 4:
-                        r = s - i
-                        q = 1.0 - r
-                        b4[0] = q * q * q / 6.0
-                        b4[1] = (3.0 * r * r * r - 6.0 * r * r + 4.0) / 6.0
-                        b4[2] = (3.0 * q * q * q - 6.0 * q * q + 4.0) / 6.0
-                        b4[3] = r * r * r / 6.0
-                        for j in range(4):
-                            for c in range(m):
-                                index[n] = (i + j) * m + c
-                                value[n] = a / width[f] * b4[j] * basis[f, k, c]
-                                n += 1
-                f += 1
-            d = image[y, x]
-            for p in range(n):
-                vp = w * value[p]
-                rhs[index[p]] += vp * d
-                for q2 in range(p, n):
-                    matrix[index[p], index[q2]] += vp * value[q2]
-    # Only one of each pair was summed; which triangle it fell into depends on the fibres' order.
-    full = matrix + matrix.T
-    for p in range(size):
-        full[p, p] = matrix[p, p]
-    return full, rhs
-
-
-def warm_up() -> None:
-    """Compile every kernel for the types in use."""
-    ny, nx, nf, block = 64, 8, 3, 4
-    image = np.ones((ny, nx), np.float32)
-    columns_first = np.ones((nx, ny), np.float32)
-    trace = np.repeat(np.array([15.0, 22.0, 29.0])[:, None], nx, axis=1)
-    coef = np.ones((nf, nx // block, N_COEF))
-    alive = np.ones(nf, bool)
-    window, first = profile_windows(trace, coef, block)
-    amplitude, _, _ = extract_columns(columns_first, columns_first, window, first, alive, 1e-9)
-    model_columns(amplitude, window, first, ny)
-    offset_sums(image, image, amplitude, trace, coef, block, block, alive, 1)
-    columns = np.arange(0, nx, 2)
-    profile_normal_equations(
-        image, image, amplitude.astype(float), trace, np.ones(nf), columns, np.ones((nf, columns.size, 6))
-    )
-
-
-if __name__ == "__main__":
-    warm_up()

@@ -3,16 +3,139 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, cg
+from numba import njit
+from scipy.linalg import solveh_banded
 
-from .extract import FiberModel
-from .kernels import extract_columns, model_columns
+from .arrays import plain
+from .extract import RIDGE, FiberModel, noise_floor
+from .kernels import BLOCK, FAST, SIZE
 
 LEAST_SCATTER = 0.01  # e-, of the rows' levels: less makes no difference to any fibre
 PROFILE_ERROR = 0.005  # of a row's light: what the fibre profiles may be wrong by in all columns alike
 PIXEL_ERROR = 0.02  # of a pixel's light
 STRIDE = 2  # columns; a level is known to 0.1 e- from half of them
-MAX_ITERATIONS = 25
+NEAR = 3 * SIZE  # rows within which fibres share a level's light: beyond, five fibres or more lie between
+BAND = 2 * SIZE  # rows over which levels are coupled by that
+
+
+@njit(cache=True, fastmath=FAST)
+def _level_weights(expected, floor, bad, profile_error, pixel_error):
+    """Weight (ny, nx) float32 of each pixel in the level of its row."""
+    ny, nx = expected.shape
+    weight = np.zeros((ny, nx), np.float32)
+    for y in range(ny):
+        total, light = np.float32(0.0), np.float32(0.0)
+        for x in range(nx):
+            e = max(expected[y, x], np.float32(0.0))
+            noise = floor[y, x] if floor.shape[1] > 1 else floor[y, 0]
+            w = np.float32(0.0) if bad[y, x] else np.float32(1.0) / (noise + e + pixel_error * pixel_error * e * e)
+            weight[y, x] = w
+            total += w
+            light += e
+        # What the profiles may be wrong by is common to all columns: more of them do not average it.
+        share = np.float32(1.0 / (1.0 + total * (profile_error * light / nx) ** 2))
+        for x in range(nx):
+            weight[y, x] *= share
+    return weight
+
+
+@njit(cache=True, fastmath=FAST)
+def _take_off(seen, spread, band):
+    """Subtract from the rows of the band matrix (SIZE, 2 BAND) the products of a fibre's weighted profile with what it spreads to.
+
+    ``seen`` (SIZE,) float32; ``spread`` (NEAR,) float32, from `SIZE` rows before the fibre's window on.
+    """
+    for k in range(SIZE):
+        t = seen[k]
+        if t != np.float32(0.0):
+            row = band[k, BAND - SIZE - k : BAND - SIZE - k + NEAR]
+            for m in range(NEAR):
+                row[m] -= t * spread[m]
+
+
+@njit(cache=True, fastmath=FAST)
+def _level_equations(image, weight, window, first, alive, ridge):
+    """Normal equations of the rows' levels, the amplitudes of the fibres eliminated column by column.
+
+    A column's fibres have the tridiagonal matrix N = P' W P; what they leave of the levels is W - W P N^-1 P' W.  The elements of
+    N^-1 fall by a factor of thirty or more from fibre to fibre, so those of fibres within `SIZE` rows are all that is needed.
+
+    Returns
+    -------
+    matrix : (SIZE + ny + SIZE, 2 BAND) float64, element [y, y' - y + BAND]; rhs : (SIZE + ny + SIZE,) float64
+    """
+    ny, nx = image.shape
+    nf = window.shape[1]
+    width = SIZE + ny + SIZE
+    matrix, rhs = np.zeros((width, 2 * BAND)), np.zeros(width)
+    part = np.zeros((width, 2 * BAND), np.float32)
+    seen, profile = np.zeros((nf, SIZE), np.float32), np.zeros((nf, 2 * SIZE), np.float32)
+    spread = np.zeros(NEAR, np.float32)
+    w, data = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    base = np.zeros(nf, np.int64)
+    diag, upper, left, right, value = np.ones(nf), np.zeros(nf), np.ones(nf), np.ones(nf), np.zeros(nf)
+    for x in range(nx):
+        b, c = x // BLOCK, x % BLOCK
+        for y in range(ny):
+            w[SIZE + y] = weight[y, x]
+            data[SIZE + y] = image[y, x] if weight[y, x] > 0 else np.float32(0.0)
+            matrix[SIZE + y, BAND] += weight[y, x]
+            rhs[SIZE + y] += w[SIZE + y] * data[SIZE + y]
+        for f in range(nf):
+            diag[f], upper[f], value[f] = 1.0, 0.0, 0.0
+            base[f] = min(max(first[b, f], -SIZE), ny) + SIZE
+            p, t, wf, df = profile[f], seen[f], w[base[f] : base[f] + SIZE], data[base[f] : base[f] + SIZE]
+            aa, ad, total, ab = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for k in range(SIZE):
+                p[k] = window[b, f, k * BLOCK + c] if alive[f] else np.float32(0.0)
+            for k in range(SIZE):
+                t[k] = wf[k] * p[k]
+                aa += t[k] * p[k]
+                ad += t[k] * df[k]
+                total += p[k] * p[k]
+            if aa <= 0.0:
+                continue
+            diag[f], value[f] = aa + ridge * total, ad
+            if f > 0:
+                offset = min(max(base[f] - base[f - 1], 0), SIZE)
+                before = profile[f - 1, offset : offset + SIZE]
+                for k in range(SIZE):
+                    ab += t[k] * before[k]
+                upper[f - 1] = ab
+        left[0] = diag[0]
+        for f in range(1, nf):
+            m = upper[f - 1] / left[f - 1]
+            left[f] = diag[f] - m * upper[f - 1]
+            value[f] -= m * value[f - 1]
+        right[nf - 1] = diag[nf - 1]
+        value[nf - 1] /= left[nf - 1]
+        for f in range(nf - 2, -1, -1):
+            right[f] = diag[f] - upper[f] * upper[f] / right[f + 1]
+            value[f] = (value[f] - upper[f] * value[f + 1]) / left[f]
+        for f in range(nf):
+            # Row f of N^-1 from its diagonal element outwards, times the weighted profiles.
+            spread[:] = 0.0
+            own = 1.0 / (left[f] + right[f] - diag[f])
+            for step in (-1, 1):
+                element, g = own, f
+                while 0 <= g < nf and abs(base[g] - base[f]) <= SIZE:
+                    if g != f or step > 0:
+                        e, at = np.float32(element), base[g] - base[f] + SIZE
+                        out, t = spread[at : at + SIZE], seen[g]
+                        for k in range(SIZE):
+                            out[k] += e * t[k]
+                    if step > 0:
+                        element *= -upper[g] / right[g + 1] if g + 1 < nf else 0.0
+                    else:
+                        element *= -upper[g - 1] / left[g - 1] if g > 0 else 0.0
+                    g += step
+            for k in range(SIZE):
+                rhs[base[f] + k] -= seen[f, k] * value[f]
+            _take_off(seen[f], spread, part[base[f] : base[f] + SIZE])
+        if b != (x + 1) // BLOCK or x + 1 == nx:  # single precision holds the sum of a few columns only
+            matrix += part
+            part[:] = 0.0
+    return matrix, rhs
 
 
 def row_levels(
@@ -29,9 +152,9 @@ def row_levels(
     The overscan has some thirty pixels per row, so it gives a row's level only to half an electron; the two thousand pixels of the
     row itself know it better, once the fibres' light is told from it: the rows between the fibres' centres see little light, and
     traces wander over rows.  Amplitudes of all fibres in all columns and the levels of all rows are fitted together by least
-    squares; the amplitudes are eliminated column by column (they are the extraction), the levels are solved for by conjugate
-    gradients.  A level that a fibre's own light could imitate stays at its amplifier's, which is free: a bias that has moved since
-    the bias frames lifts the whole half of the chip.
+    squares; the amplitudes are eliminated column by column, which leaves a banded system for the levels.  A level that a fibre's
+    own light could imitate stays at its amplifier's, which is free: a bias that has moved since the bias frames lifts the whole
+    half of the chip.
 
     Parameters
     ----------
@@ -44,39 +167,25 @@ def row_levels(
         the prior, without which rows that do not wander would get the noise of this fit
     """
     ny = image.shape[0]
-    part = slice(None, None, stride)
-    window, first = model.windows[0][part], model.windows[1][part]
-    columns = np.ascontiguousarray(image[:, part].T, np.float32)
-    expected = np.maximum(light[:, part].T, 0)
-    floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)[:, part].T
-    weight = np.where(bad[:, part].T, 0.0, 1.0 / (floor + expected + (PIXEL_ERROR * expected) ** 2))
-    systematic = (PROFILE_ERROR * expected.mean(axis=0)) ** 2
-    weight = np.ascontiguousarray(weight / (1.0 + weight.sum(axis=0) * systematic), np.float32)
-    total = weight.sum(axis=0, dtype=float)
-
-    def unexplained(data: np.ndarray) -> np.ndarray:
-        """Weighted sum over columns of what the fibres cannot make of an image (columns first)."""
-        amplitude = extract_columns(data, weight, window, first, model.alive, 1e-9)[0]
-        return (weight * (data - model_columns(amplitude, window, first, ny))).sum(axis=0, dtype=float)
-
-    amplifier = np.repeat([0, 1], [ny // 2, ny - ny // 2])
-    prior = 1.0 / np.maximum(scatter, LEAST_SCATTER)[amplifier] ** 2
-
-    def apart(rows: np.ndarray) -> np.ndarray:
-        """Values of the rows, and their sums over each amplifier: the unknowns are rows' deviations and amplifiers' levels."""
-        return np.concatenate([rows, np.bincount(amplifier, rows)])
-
-    def normal(unknown: np.ndarray) -> np.ndarray:
-        deviation, level = unknown[:ny], unknown[ny:]
-        rows = np.broadcast_to((deviation + level[amplifier]).astype(np.float32), columns.shape)
-        result = apart(unexplained(np.ascontiguousarray(rows)))
-        result[:ny] += deviation * prior
-        return result
-
-    diagonal = apart(total)
-    diagonal[:ny] += prior
-    size = (ny + 2, ny + 2)
-    matrix = LinearOperator(size, matvec=normal, dtype=float)
-    scale = LinearOperator(size, matvec=lambda v: v / np.maximum(diagonal, 1e-30), dtype=float)
-    found, _ = cg(matrix, apart(unexplained(columns)), M=scale, rtol=1e-3, maxiter=MAX_ITERATIONS)
-    return (found[:ny] + found[ny:][amplifier]).astype(np.float32)[:, None]
+    some = slice(None, None, stride)
+    floor = noise_floor(
+        noise if np.shape(noise)[-1] == 1 else noise[:, some], (ny, len(range(0, image.shape[1], stride)))
+    )
+    weight = _level_weights(
+        plain(light[:, some], np.float32), floor, plain(bad[:, some], np.bool_), PROFILE_ERROR, PIXEL_ERROR
+    )
+    full, rhs = _level_equations(
+        plain(image[:, some], np.float32), weight, *model.every(stride).windows, plain(model.alive, np.bool_), RIDGE
+    )
+    inside = slice(SIZE, SIZE + ny)
+    lower = np.ascontiguousarray(full[inside, BAND:].T)
+    half = ny // 2
+    prior = 1.0 / np.maximum(scatter, LEAST_SCATTER) ** 2
+    lower[0] += np.repeat(prior, [half, ny - half])
+    # The prior is on the level about that of the amplifier: two vectors are to be taken off the banded matrix.
+    common = np.zeros((ny, 2))
+    common[:half, 0], common[half:, 1] = np.sqrt(prior / [half, ny - half])
+    solved = solveh_banded(lower, np.column_stack([rhs[inside], common]), lower=True)
+    small = np.eye(2) - common.T @ solved[:, 1:]
+    mean = np.linalg.lstsq(small, common.T @ solved[:, 0], rcond=1e-10)[0]
+    return (solved[:, 0] + solved[:, 1:] @ mean).astype(np.float32)[:, None]

@@ -11,6 +11,7 @@ from scipy.optimize import least_squares
 
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
+from .arrays import plain
 from .chunks import SYSTEMATIC, chunk_means
 from .sky import field_basis
 from .sourceprior import MOFFAT_BETA, ShapePrior, SourcePrior
@@ -135,10 +136,19 @@ def lenslet_fractions(
     half = (1 + np.log(2) / beta) ** 2 - 1 if disk else 2 ** (1 / beta) - 1
     alpha2 = np.broadcast_to((np.asarray(fwhm, float) / 2) ** 2 / half, np.shape(x)).copy()
     total_light = 2 * np.pi * alpha2 * (1 / beta + 1 / beta**2) if disk else np.pi * alpha2 / (beta - 1)
-    px, py = np.ascontiguousarray(positions[:, 0], float), np.ascontiguousarray(positions[:, 1], float)
+    px, py = plain(positions[:, 0], float), plain(positions[:, 1], float)
     points = (*_quadrature(subpoints), *_quadrature(min(2, subpoints)))
     mean = _profile_means(
-        px, py, np.asarray(x, float), np.asarray(y, float), alpha2, float(beta), disk, *points, *shear
+        px,
+        py,
+        plain(x, float),
+        plain(y, float),
+        alpha2,
+        float(beta),
+        bool(disk),
+        *points,
+        float(shear[0]),
+        float(shear[1]),
     )
     return mean * (LENSLET_PITCH**2 / total_light)[:, None]
 

@@ -12,91 +12,136 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.linalg import solveh_banded
+from scipy.linalg import cholesky_banded, solveh_banded
+
+from .arrays import plain
 
 MAX_REACH = 6  # knots that the convolution may reach to each side
 BAND = 2 * MAX_REACH + 4
 
 
 @njit(cache=True, inline="always")
-def _add(row, n, start, step, lam, factor, size):
-    """Add ``factor`` times the B-spline values at ``lam`` to the window ``row`` that begins at knot ``n``."""
+def _knot(lam, start, step, size):
+    """Index of the first of the four splines at ``lam``, and the place [knots] beyond it."""
     s = (lam - start) / step
-    if s < 0.0:
-        s = 0.0
-    if s > size - 3 - 1e-9:
-        s = size - 3 - 1e-9
-    i = int(np.floor(s))
-    r = s - i
-    q = 1.0 - r
-    j = i - n
-    row[j] += factor * q * q * q / 6.0
-    row[j + 1] += factor * (3.0 * r * r * r - 6.0 * r * r + 4.0) / 6.0
-    row[j + 2] += factor * (3.0 * q * q * q - 6.0 * q * q + 4.0) / 6.0
-    row[j + 3] += factor * r * r * r / 6.0
+    s = min(max(s, 0.0), size - 3 - 1e-9)
+    i = int(s)
+    return i, s - i
 
 
 @njit(cache=True, inline="always")
-def _row(row, start, step, size, lam, extra):
-    """Weights of the coefficients for one sample: spline convolved with a Gaussian of variance ``extra`` (may be negative)."""
+def _widening(extra, step):
+    """Distance [A] and weight of the outer points of the quadrature for a Gaussian of variance ``extra`` (may be negative)."""
     h = np.sqrt(3.0 * abs(extra))
     limit = (MAX_REACH - 1.0) * step
     scale = 1.0
     if h > limit:
         scale = (h / limit) ** 2
         h = limit
-    part = (1.0 / 6.0 if extra >= 0 else -1.0 / 6.0) * scale
-    first = int(np.floor((lam - h - start) / step))
-    if first < 0:
-        first = 0
-    if first > size - BAND:
-        first = size - BAND
-    for k in range(BAND):
-        row[k] = 0.0
     if h < 1e-6 * step:
-        _add(row, first, start, step, lam, 1.0, size)
-    else:
-        _add(row, first, start, step, lam, 1.0 - 2.0 * part, size)
-        _add(row, first, start, step, lam - h, part, size)
-        _add(row, first, start, step, lam + h, part, size)
-    return first
+        return 0.0, 0.0
+    return h, (1.0 / 6.0 if extra >= 0 else -1.0 / 6.0) * scale
+
+
+@njit(cache=True, inline="always")
+def _add(row, i, r, factor):
+    """Add ``factor`` times the values of the four splines from ``i`` on to ``row``."""
+    q = 1.0 - r
+    f = factor / 6.0
+    row[i] += f * q * q * q
+    row[i + 1] += f * ((3.0 * r - 6.0) * r * r + 4.0)
+    row[i + 2] += f * ((3.0 * q - 6.0) * q * q + 4.0)
+    row[i + 3] += f * r * r * r
 
 
 @njit(cache=True)
 def _accumulate(lam, extra, value, weight, factor, start, step, size):
     """Banded normal matrix (upper form of `solveh_banded`) and right side of the fit."""
-    matrix = np.zeros((BAND, size))
+    products = np.zeros((size, BAND))  # of each spline with itself and those after it: together in memory
     rhs = np.zeros(size)
     row = np.zeros(BAND)
     for s in range(lam.size):
         w = weight[s]
         if w <= 0.0:
             continue
-        first = _row(row, start, step, size, lam[s], extra[s])
+        h, part = _widening(extra[s], step)
+        i, r = _knot(lam[s], start, step, size)
+        first, last = i, i
+        if h > 0.0:
+            first, r1 = _knot(lam[s] - h, start, step, size)
+            last, r2 = _knot(lam[s] + h, start, step, size)
+            n = last - first + 4
+            for k in range(n):
+                row[k] = 0.0
+            _add(row, 0, r1, part)
+            _add(row, i - first, r, 1.0 - 2.0 * part)
+            _add(row, last - first, r2, part)
+        else:
+            n = 4
+            for k in range(n):
+                row[k] = 0.0
+            _add(row, 0, r, 1.0)
         g = factor[s]
-        for a in range(BAND):
-            if row[a] == 0.0:
-                continue
+        for a in range(n):
             wa = w * g * row[a]
             rhs[first + a] += wa * value[s]
-            for b in range(a, BAND):
-                if row[b] != 0.0:
-                    matrix[BAND - 1 - (b - a), first + b] += wa * g * row[b]
+            wa *= g
+            out = products[first + a]
+            for b in range(n - a):
+                out[b] += wa * row[a + b]
+    matrix = np.zeros((BAND, size))
+    for a in range(size):
+        for b in range(min(BAND, size - a)):
+            matrix[BAND - 1 - b, a + b] = products[a, b]
     return matrix, rhs
+
+
+@njit(cache=True, inline="always")
+def _value(coef, lam, start, step):
+    """The spline at ``lam``."""
+    i, r = _knot(lam, start, step, coef.size)
+    q = 1.0 - r
+    return (
+        coef[i] * q * q * q
+        + coef[i + 1] * ((3.0 * r - 6.0) * r * r + 4.0)
+        + coef[i + 2] * ((3.0 * q - 6.0) * q * q + 4.0)
+        + coef[i + 3] * r * r * r
+    ) / 6.0
 
 
 @njit(cache=True)
 def _evaluate(coef, lam, extra, start, step):
     """Values at the samples."""
     out = np.zeros(lam.size)
-    row = np.zeros(BAND)
     for s in range(lam.size):
-        first = _row(row, start, step, coef.size, lam[s], extra[s])
-        total = 0.0
-        for a in range(BAND):
-            total += row[a] * coef[first + a]
+        h, part = _widening(extra[s], step)
+        total = _value(coef, lam[s], start, step)
+        if h > 0.0:
+            sides = _value(coef, lam[s] - h, start, step) + _value(coef, lam[s] + h, start, step)
+            total += part * (sides - 2.0 * total)
         out[s] = total
     return out
+
+
+@njit(cache=True)
+def _inverse_band(factor):
+    """Elements [i, d] = (i, i + d) of the inverse of a banded matrix, d < 4, from its Cholesky factor (lower form, (b, n)).
+
+    Takahashi's recursion upwards: within the band an element needs only elements of the band.
+    """
+    b, n = factor.shape
+    inverse = np.zeros((n, b))
+    for i in range(n - 1, -1, -1):
+        m = min(b, n - i)
+        for d in range(m - 1, -1, -1):
+            j = i + d
+            total = 1.0 / factor[0, i] if d == 0 else 0.0
+            for k in range(1, m):
+                at = i + k
+                low, high = min(at, j), max(at, j)
+                total -= factor[k, i] * inverse[low, high - low]
+            inverse[i, d] = total / factor[0, i]
+    return inverse[:, :4].copy()
 
 
 @njit(cache=True)
@@ -142,28 +187,38 @@ class CommonSpectrum:
 
     def __call__(self, wavelength: np.ndarray, extra: np.ndarray | float = 0.0) -> np.ndarray:
         """The spectrum at ``wavelength`` [A], seen with a line variance larger by ``extra`` [A^2] than the reference."""
-        lam = np.ascontiguousarray(wavelength, np.float64)
-        wide = np.ascontiguousarray(np.broadcast_to(np.asarray(extra, np.float64), lam.shape))
-        return _evaluate(self.coef, lam.ravel(), wide.ravel(), self.start, self.step).reshape(lam.shape)
+        lam = plain(wavelength, np.float64)
+        wide = plain(np.broadcast_to(extra, lam.shape), np.float64)
+        return _evaluate(plain(self.coef, np.float64), lam.ravel(), wide.ravel(), self.start, self.step).reshape(
+            lam.shape
+        )
 
     def derivatives(self, wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and second derivative of the reference spectrum at ``wavelength``."""
-        lam = np.ascontiguousarray(wavelength, np.float64)
-        first, second = _derivatives(self.coef, lam.ravel(), self.start, self.step)
+        lam = plain(wavelength, np.float64)
+        first, second = _derivatives(plain(self.coef, np.float64), lam.ravel(), self.start, self.step)
         return first.reshape(lam.shape), second.reshape(lam.shape)
 
     def variance(self, wavelength: np.ndarray) -> np.ndarray:
         """Variance of the fitted spectrum at ``wavelength`` (n,), from the inverse normal matrix."""
         n = self.coef.size
-        inverse = solveh_banded(self.matrix, np.eye(n))
+        inverse = _inverse_band(plain(cholesky_banded(_lower(self.matrix), lower=True), np.float64))
         s = np.clip((np.asarray(wavelength, float) - self.start) / self.step, 0, n - 3 - 1e-9)
         i = np.floor(s).astype(int)
         r = s - i
         q = 1 - r
-        b = np.stack([q**3, 3 * r**3 - 6 * r**2 + 4, 3 * q**3 - 6 * q**2 + 4, r**3], axis=-1) / 6
-        index = i[..., None] + np.arange(4)
-        block = inverse[index[..., :, None], index[..., None, :]]
-        return np.einsum("...a,...ab,...b->...", b, block, b)
+        b = np.stack([q**3, 3 * r**3 - 6 * r**2 + 4, 3 * q**3 - 6 * q**2 + 4, r**3]) / 6
+        total = sum(b[a] ** 2 * inverse[i + a, 0] for a in range(4))
+        return total + 2 * sum(b[a] * b[c] * inverse[i + a, c - a] for a in range(4) for c in range(a + 1, 4))
+
+
+def _lower(upper: np.ndarray) -> np.ndarray:
+    """A banded symmetric matrix (b, n) in lower form, from its upper form."""
+    b, n = upper.shape
+    lower = np.zeros((b, n))
+    for d in range(b):
+        lower[d, : n - d] = upper[b - 1 - d, d:]
+    return lower
 
 
 def fit_common(
@@ -194,12 +249,9 @@ def fit_common(
     stiffness : float
         Strength of the second-difference penalty that bridges gaps, relative to the mean weight of a coefficient.
     """
-    lam = np.ascontiguousarray(wavelength, np.float64).ravel()
+    lam = plain(wavelength, np.float64).ravel()
     shape = np.shape(wavelength)
-    w = np.ascontiguousarray(np.broadcast_to(weight, shape), np.float64).ravel()
-    g = np.ascontiguousarray(np.broadcast_to(factor, shape), np.float64).ravel()
-    wide = np.ascontiguousarray(np.broadcast_to(extra, shape), np.float64).ravel()
-    v = np.ascontiguousarray(value, np.float64).ravel()
+    v, w, g, wide = (plain(np.broadcast_to(a, shape), np.float64).ravel() for a in (value, weight, factor, extra))
     if limits is None:
         limits = float(lam[w > 0].min()), float(lam[w > 0].max())
     margin = (MAX_REACH + 2) * step

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import legendre
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter
-from scipy.optimize import nnls
 
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
+from .arrays import plain
 from .extract import Extraction, FiberModel, extract, spline_basis, trace_offsets
-from .kernels import HALF_WIDTH, N_COEF, profile_normal_equations
+from .kernels import HALF_WIDTH, N_COEF
+from .scatter import ScatterModel, fit_scatter, gap_pixels, scattered_light
+from .shiftkernels import SHARING, TERMS, profile_moments
 
 SPAN = 24  # columns per block in which a fibre's position is measured
 TRACE_DEGREE = 5  # Legendre degree of a trace; leaves .002 px on real curvature
@@ -54,20 +56,6 @@ class TraceResult:
     widths: np.ndarray
 
 
-@dataclass(frozen=True)
-class ScatterModel:
-    """Scattered light as a sum of the fibre image blurred by Gaussians.
-
-    Attributes
-    ----------
-    sigmas : (n,) float [px]
-    weights : (n,) float >= 0
-    """
-
-    sigmas: np.ndarray
-    weights: np.ndarray
-
-
 def _block_profiles(image: np.ndarray, bad: np.ndarray, span: int) -> np.ndarray:
     """Mean over each block of columns, (n_blocks, ny), without bad pixels."""
     ny, nx = image.shape
@@ -79,21 +67,18 @@ def _block_profiles(image: np.ndarray, bad: np.ndarray, span: int) -> np.ndarray
 
 def _match_amplifier(profile: np.ndarray, rows: np.ndarray, dead: np.ndarray, first: int) -> tuple[float, float, float]:
     """Shift of the reference rows that best explains the light of one amplifier: (shift, match, match one fibre off)."""
-    y = np.arange(first, first + AMP_ROWS)
     light = profile[first : first + AMP_ROWS]
     local = gaussian_filter1d(maximum_filter1d(light, 15), 8)
     light = np.clip(light / np.maximum(local, 1e-9 + 0.02 * np.max(local)), 0, 1)
     shifts = np.arange(-18.0, 18.01, 0.25)
     sigma = 1.9
-    score = np.empty(shifts.size)
-    for k, s in enumerate(shifts):
-        template = np.zeros(AMP_ROWS)
-        for row in rows[~dead] + s:
-            lo, hi = max(0, int(row) - 7 - first), min(AMP_ROWS, int(row) + 9 - first)
-            if hi > lo:
-                template[lo:hi] += np.exp(-0.5 * ((y[lo:hi] - row) / sigma) ** 2)
-        a, b = light - light.mean(), template - template.mean()
-        score[k] = (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-30)
+    # All shifts are multiples of a quarter of a row: each template is every fourth element of one.
+    fine = first + shifts[0] + 0.25 * np.arange(4 * AMP_ROWS + shifts.size - 1)
+    template = np.exp(-0.5 * ((fine[:, None] - rows[~dead]) / sigma) ** 2).sum(axis=1)
+    at = np.arange(shifts.size)[::-1, None] + 4 * np.arange(AMP_ROWS)
+    b = template[at] - template[at].mean(axis=1, keepdims=True)
+    a = light - light.mean()
+    score = b @ a / np.sqrt((a * a).sum() * (b * b).sum(axis=1) + 1e-30)
     best = int(np.argmax(score))
     others = np.abs(np.abs(shifts - shifts[best]) - 6.8) < 1.5
     return float(shifts[best]), float(score[best]), float(score[others].max()) if others.any() else 0.0
@@ -186,23 +171,26 @@ def fit_traces(
     -------
     trace : (nf, nx), residual : (nf,) RMS [px]
     """
-    x = 2 * columns / (nx - 1) - 1
     full = legendre.legvander(2 * np.arange(nx) / (nx - 1) - 1, degree)
-    base = legendre.legvander(x, degree)
+    base = legendre.legvander(2 * columns / (nx - 1) - 1, degree)
     nf = centres.shape[0]
-    coefs = np.full((nf, degree + 1), np.nan)
-    residual = np.full(nf, np.nan)
-    for f in range(nf):
-        good = np.isfinite(centres[f]) & (weight[f] > 0)
-        for _ in range(3):
-            if good.sum() < 3 * (degree + 1):
-                break
-            w = np.sqrt(weight[f, good])
-            fit = np.linalg.lstsq(base[good] * w[:, None], centres[f, good] * w, rcond=None)[0]
-            rest = centres[f] - base @ fit
-            spread = 1.4826 * np.median(np.abs(rest[good])) + 1e-3
-            coefs[f], residual[f] = fit, np.sqrt(np.mean(rest[good] ** 2))
-            good = np.isfinite(rest) & (np.abs(rest) < 4 * spread) & (weight[f] > 0)
+    coefs, residual = np.full((nf, degree + 1), np.nan), np.full(nf, np.nan)
+    usable = np.isfinite(centres) & (weight > 0)
+    value, good = np.where(usable, centres, 0.0), usable
+    products = (base[:, :, None] * base[:, None, :]).reshape(base.shape[0], -1)
+    for _ in range(3):
+        some = good.sum(axis=1) >= 3 * (degree + 1)
+        w = np.where(good, weight, 0.0)
+        w /= np.maximum(w.max(axis=1, keepdims=True), 1e-300)
+        # Legendre terms over the whole chip are all but orthogonal: their normal equations are as good as the fit itself.
+        normal = (w @ products).reshape(nf, degree + 1, degree + 1) + 1e-12 * np.eye(degree + 1)
+        fit = np.linalg.solve(normal, ((w * value) @ base)[..., None])[..., 0]
+        rest = value - fit @ base.T
+        coefs[some] = fit[some]
+        count = np.maximum(good.sum(axis=1), 1)
+        residual[some] = np.sqrt((np.where(good, rest, 0.0) ** 2).sum(axis=1) / count)[some]
+        spread = 1.4826 * _middle(np.abs(rest), good) + 1e-3
+        good = np.where(some[:, None], usable & (np.abs(rest) < 4 * spread[:, None]), good)
     known = np.isfinite(coefs[:, 0]) & ~dead
     index = np.arange(nf)
     for k in range(degree + 1):
@@ -210,73 +198,13 @@ def fit_traces(
     return coefs @ full.T, residual
 
 
-def blurred(image: np.ndarray, sigma: float, step: int = 8) -> np.ndarray:
-    """The image binned by ``step`` and blurred by a Gaussian of ``sigma`` px of the full image."""
-    from scipy.ndimage import gaussian_filter
-
-    ny, nx = image.shape
-    small = (
-        image[: ny // step * step, : nx // step * step].reshape(ny // step, step, nx // step, step).mean(axis=(1, 3))
-    )
-    return gaussian_filter(small.astype(np.float64), sigma / step, mode="constant", truncate=3.5)
-
-
-SCATTER_STEP = 8
-SCATTER_SIGMAS = np.array([12.0, 25.0, 50.0, 100.0, 200.0, 400.0, 600.0])
-GAP_DISTANCE = 10.5  # px from the nearest fibre: nothing of the fitted profile reaches there
-
-
-def gap_pixels(model: FiberModel, n_rows: int) -> np.ndarray:
-    """(ny, nx) bool: pixels more than `GAP_DISTANCE` px away from any fibre with light."""
-    nx = model.trace.shape[1]
-    trace = model.trace[model.alive]
-    gap = np.ones((n_rows, nx), bool)
-    low = np.clip(np.floor(trace - GAP_DISTANCE).astype(int), 0, n_rows)
-    high = np.clip(np.ceil(trace + GAP_DISTANCE).astype(int) + 1, 0, n_rows)
-    change = np.zeros((n_rows + 1, nx), np.int32)
-    x = np.broadcast_to(np.arange(nx), trace.shape)
-    np.add.at(change, (low, x), 1)
-    np.add.at(change, (high, x), -1)
-    gap &= np.cumsum(change, axis=0)[:-1] == 0
-    return gap
-
-
-def fit_scatter(image: np.ndarray, fibers: np.ndarray, bad: np.ndarray, gap: np.ndarray) -> ScatterModel:
-    """Non-negative weights of the blurred fibre images that explain the light between the groups of fibres."""
-    step = SCATTER_STEP
-    ny, nx = image.shape
-    usable = gap & ~bad
-    shape = (ny // step, step, nx // step, step)
-    count = usable[: shape[0] * step, : shape[2] * step].reshape(shape).sum(axis=(1, 3))
-    light = np.where(usable, image, 0)[: shape[0] * step, : shape[2] * step].reshape(shape).sum(axis=(1, 3))
-    take = count >= step * step // 2
-    if take.sum() < 50:
-        return ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
-    target = light[take] / count[take]
-    design = np.stack([blurred(fibers, s)[take] for s in SCATTER_SIGMAS], axis=1)
-    scale = design.max(axis=0) + 1e-12
-    weight = np.ones(target.size)
-    for _ in range(3):
-        solution = nnls(design / scale * weight[:, None], target * weight)[0]
-        rest = target - design / scale @ solution
-        spread = 1.4826 * np.median(np.abs(rest - np.median(rest))) + 1e-9
-        weight = 1.0 / np.maximum(1.0, np.abs(rest) / (2.5 * spread))
-    return ScatterModel(SCATTER_SIGMAS, solution / scale)
-
-
-def scattered_light(scatter: ScatterModel, fibers: np.ndarray) -> np.ndarray:
-    """Scattered light (ny, nx) float32 [e-] under a frame whose fibre image is given."""
-    from scipy.ndimage import zoom
-
-    total = None
-    for sigma, weight in zip(scatter.sigmas, scatter.weights, strict=True):
-        if weight > 0:
-            part = weight * blurred(fibers, sigma)
-            total = part if total is None else total + part
-    if total is None:
-        return np.zeros_like(fibers, dtype=np.float32)
-    factor = (fibers.shape[0] / total.shape[0], fibers.shape[1] / total.shape[1])
-    return zoom(total.astype(np.float32), factor, order=1, mode="nearest", grid_mode=True)
+def _middle(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Median of the good values of each row; 0 where there are none."""
+    ordered = np.sort(np.where(good, values, np.inf), axis=1)
+    count = np.maximum(good.sum(axis=1), 1)
+    rows = np.arange(values.shape[0])
+    middle = 0.5 * (ordered[rows, (count - 1) // 2] + ordered[rows, count // 2])
+    return np.where(good.any(axis=1), middle, 0.0)
 
 
 def detector_basis(nf: int, columns: np.ndarray, nx: int, degree: int) -> np.ndarray:
@@ -285,6 +213,57 @@ def detector_basis(nf: int, columns: np.ndarray, nx: int, degree: int) -> np.nda
     x = legendre.legvander(2 * np.asarray(columns) / (nx - 1) - 1, degree)
     terms = [f[:, None, i] * x[None, :, j] for i in range(degree + 1) for j in range(degree + 1 - i)]
     return np.stack(terms, axis=-1)
+
+
+def profile_equations(
+    image: np.ndarray,
+    weight: np.ndarray,
+    amplitude: np.ndarray,
+    trace: np.ndarray,
+    widths: np.ndarray,
+    columns: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal equations of the profile's coefficients, each a polynomial over the detector with the terms of `detector_basis`.
+
+    Parameters
+    ----------
+    image, weight : (ny, nx); amplitude, trace : (nf, nx) [e-], [px]; widths : (nf,), relative
+    columns : (k,) int, those that take part
+
+    Returns
+    -------
+    matrix : (N_COEF * m, N_COEF * m), rhs : (N_COEF * m,)
+        Unknowns ordered coefficient-major.
+    """
+    nf, nx = trace.shape
+    position = np.linspace(-1, 1, nf)
+    across = np.zeros((nf, TERMS))
+    across[:, : 2 * PROFILE_DEGREE + 1] = legendre.legvander(position, 2 * PROFILE_DEGREE)
+    along = legendre.legvander(2 * columns / (nx - 1) - 1, PROFILE_DEGREE)
+    products, data = profile_moments(
+        plain(image, np.float32), plain(weight, np.float32), plain(amplitude, np.float64), plain(trace, np.float64),
+        plain(widths, np.float64), columns, across,
+    )  # fmt: skip
+    terms = [(i, j) for i in range(PROFILE_DEGREE + 1) for j in range(PROFILE_DEGREE + 1 - i)]
+    m = len(terms)
+    basis = np.stack([along[:, j] for _, j in terms], axis=1)
+    matrix = np.zeros((N_COEF, N_COEF, m, m))
+    for d in range(min(SHARING, nf)):
+        # A term at a fibre times a term at the fibre d further on, as a polynomial of the first fibre.
+        ahead = np.stack(
+            [across[: nf - d, i, None] * across[d:, : PROFILE_DEGREE + 1] for i in range(PROFILE_DEGREE + 1)], axis=1
+        )
+        power = np.linalg.lstsq(across[: nf - d, : 2 * PROFILE_DEGREE + 1], ahead.reshape(nf - d, -1), rcond=None)[0]
+        power = power.reshape(-1, PROFILE_DEGREE + 1, PROFILE_DEGREE + 1)
+        factor = np.zeros((columns.size, TERMS, m, m))
+        for a, (i, _) in enumerate(terms):
+            for b, (k, _) in enumerate(terms):
+                factor[:, : power.shape[0], a, b] = (basis[:, a] * basis[:, b])[:, None] * power[None, :, i, k]
+        part = np.tensordot(products[:, d], factor, axes=((0, 3), (0, 1)))
+        matrix += part if d == 0 else part + part.transpose(1, 0, 3, 2)
+    rhs = np.einsum("kjm,kc,cm->jc", data, basis, np.eye(TERMS)[[i for i, _ in terms]])
+    size = N_COEF * m
+    return matrix.transpose(0, 2, 1, 3).reshape(size, size), rhs.ravel()
 
 
 def fit_profile(
@@ -304,13 +283,11 @@ def fit_profile(
     """
     nf, nx = trace.shape
     columns = np.arange(step // 2, nx, step)
-    basis = detector_basis(nf, columns, nx, PROFILE_DEGREE)
-    live = np.where(alive[:, None], amplitude, 0.0).astype(np.float64)
-    matrix, rhs = profile_normal_equations(image, weight, live, trace, widths, columns, basis)
-    m = basis.shape[2]
+    live = np.where(alive[:, None], amplitude, 0.0)
+    matrix, rhs = profile_equations(image, weight, live, trace, widths, columns)
     scale = np.trace(matrix) / matrix.shape[0]
     matrix[np.diag_indices_from(matrix)] += 1e-8 * scale
-    solution = np.linalg.solve(matrix, rhs).reshape(N_COEF, m)
+    solution = np.linalg.solve(matrix, rhs).reshape(N_COEF, -1)
     n_blocks = -(-nx // block)
     centres = np.minimum(np.arange(n_blocks) * block + block / 2, nx - 1)
     coef = np.einsum("fbm,cm->fbc", detector_basis(nf, centres, nx, PROFILE_DEGREE), solution)
@@ -401,15 +378,20 @@ def trace_fibers(
         if turn in (0, rounds - 3):
             # Light under the fibres looks like wide profiles: it has to go early.
             result = extract(
-                image, noise, bad, state.model, background=background, start=None if result is None else result.model
+                image,
+                noise,
+                bad,
+                state.model,
+                background=background,
+                light=None if result is None else result.amplitude,
             )
             background = scattered_light(fit_scatter(image, result.model, bad, gap), result.model)
             dead = find_dead(result.amplitude, expected_dead)
-    result = extract(image, noise, bad, state.model, background=background, start=result.model)
+    result = extract(image, noise, bad, state.model, background=background, light=result.amplitude)
     scatter = fit_scatter(image, result.model, bad, gap)
     background = scattered_light(scatter, result.model)
     model = FiberModel(state.model.trace, state.model.coef, PROFILE_BLOCK, ~dead)
-    result = extract(image, noise, bad, model, background=background, start=result.model)
+    result = extract(image, noise, bad, model, background=background, light=result.amplitude)
     return TraceResult(model, dead, result, scatter, background, match, runner_up, offset, state.residual, state.widths)
 
 
@@ -434,10 +416,6 @@ def _thinned(
     return np.ascontiguousarray(image[:, ::stride]), rows, np.ascontiguousarray(bad[:, ::stride])
 
 
-def _thin_model(model: FiberModel, stride: int) -> FiberModel:
-    return FiberModel(np.ascontiguousarray(model.trace[:, ::stride]), model.coef, PROFILE_BLOCK // stride, model.alive)
-
-
 def _improve(
     state: _State, image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int, step: int, dead: np.ndarray
 ) -> _State:
@@ -446,7 +424,7 @@ def _improve(
     ``step`` is the distance of the columns (of those given) on which the profile is fitted.
     """
     nx = state.model.trace.shape[1]
-    model = _thin_model(state.model, stride)
+    model = state.model.every(stride)
     result = extract(image, noise, bad, model)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     weight = np.where(bad, 0, 1.0 / (floor + np.maximum(result.model, 0) + 1e-4 * result.model**2)).astype(np.float32)
@@ -454,7 +432,7 @@ def _improve(
         image, weight, result.amplitude, model.trace, state.widths, model.alive, step, PROFILE_BLOCK // stride
     )
     model = FiberModel(model.trace, coef, PROFILE_BLOCK // stride, model.alive)
-    result = extract(image, noise, bad, model, start=result.model)
+    result = extract(image, noise, bad, model, light=result.amplitude)
     span = max(1, SPAN // stride)
     shift, w_shift, widening, w_width = trace_offsets(image, noise, bad, model, result, span)
     middle = np.minimum((np.arange(shift.shape[1]) * span + (span - 1) / 2) * stride, nx - 1)

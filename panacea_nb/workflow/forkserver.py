@@ -34,6 +34,13 @@ PRELOAD = (
     "panacea_nb.products.session",
     "panacea_nb.qa",
 )
+# Rooms whose ``warm_up`` loads more: compiled code, fonts, coordinates, tables.
+WARM = (
+    "panacea_nb.reduce.warmup",
+    "panacea_nb.qa.figures.canvas",
+    "panacea_nb.products.headers",
+    "panacea_nb.instrument.tables",
+)
 EXIT_NAME = "exit-code"
 _LOOK = 0.1  # s between two looks for ended kernels
 
@@ -48,6 +55,9 @@ def main() -> None:
     for name in PRELOAD:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    for name in WARM:
+        with contextlib.suppress(Exception):  # what fails here fails in the notebook that needs it, and is reported there
+            importlib.import_module(name).warm_up()
     threads = _threads()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that all kernels share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Sequence
 
 import matplotlib
@@ -383,3 +384,19 @@ def lenslets(
     ax.set_ylim(positions[:, 1].min() - 1.6 * half, positions[:, 1].max() + 1.6 * half)
     ax.set_aspect("equal", adjustable="box", anchor="W")
     return mosaic
+
+
+def warm_up() -> None:
+    """Draw what figures have in common, to no use: fonts and display are looked up once, before kernels are forked."""
+    from IPython.display import HTML, Image, display  # noqa: F401
+
+    with matplotlib.rc_context(STYLE):
+        fig = canvas("headline", 3, 2)
+        left, right = (fig.add_subplot(part) for part in grid(fig, (1, 1)))
+        left.plot([1, 2], [1, 10], label="10⁻¹⁷ Å")
+        left.set_yscale("log")
+        label(left, "title", "x", "y")
+        light_frame(left)
+        left.legend()
+        fig.colorbar(right.imshow([[0.0, 1.0]]), ax=right)
+        fig.savefig(io.BytesIO(), format="png")

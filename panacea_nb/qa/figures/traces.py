@@ -9,7 +9,7 @@ from scipy.ndimage import maximum_filter1d
 
 from ...reduce.extract import FiberModel, spline_basis
 from ...reduce.kernels import HALF_WIDTH
-from ...reduce.trace import GAP_DISTANCE
+from ...reduce.scatter import GAP_DISTANCE
 from .canvas import (
     BLUE,
     DARK,

@@ -1,0 +1,31 @@
+"""Arrays as compiled code expects them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def plain(array: np.ndarray, dtype: type) -> np.ndarray:
+    """The array with one type, row by row in memory, and writable; a copy only where it is not so already.
+
+    Anything else would be compiled anew, for some seconds in the middle of a reduction.
+    """
+    return np.require(array, dtype, ("C", "W"))
+
+
+def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An image of means over blocks of pixels brought to ``shape`` by straight lines between the blocks' centres, float32."""
+    out = np.asarray(small, np.float32)
+    for axis in (1, 0):
+        n = out.shape[axis]
+        at = np.clip((np.arange(shape[axis]) + 0.5) * (n / shape[axis]) - 0.5, 0, n - 1)
+        low = np.minimum(at.astype(int), n - 2)
+        share = (at - low).astype(np.float32)
+        share = share if axis else share[:, None]
+        first = np.take(out, low, axis)
+        second = np.take(out, low + 1, axis)
+        second -= first
+        second *= share
+        second += first
+        out = second
+    return out

@@ -1,0 +1,60 @@
+"""Everything that is compiled, compiled or loaded at once.
+
+``python -m panacea_nb.reduce.warmup`` compiles for exactly the types, dimensions and memory layouts that a reduction uses, by
+running it on a detector of a few pixels, and leaves the code in numba's cache; the installation does so, and the cache is not
+written to afterwards.  In a process that has called `warm_up` nothing is compiled or loaded any more, nor in its forks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import kernels, rowlevel, shiftkernels, source, spline
+from .cosmics import find_tracks
+from .extract import FiberModel, extract, trace_offsets
+from .kernels import N_COEF
+from .rowlevel import row_levels
+from .source import lenslet_fractions
+from .spline import fit_common
+from .trace import fit_profile
+
+MODULES = (kernels, rowlevel, shiftkernels, source, spline)
+
+
+def warm_up() -> None:
+    """Call everything compiled as a reduction does."""
+    ny, nx, nf, block = 40, 32, 3, 16
+    image = np.ones((ny, nx), np.float32)
+    bad = np.zeros((ny, nx), bool)
+    trace = np.repeat(np.array([12.0, 19.0, 26.0])[:, None], nx, axis=1)
+    coef = np.repeat(np.hanning(N_COEF)[None, None], nf, axis=0).repeat(nx // block, axis=1) / 5.0
+    model = FiberModel(trace, coef, block, np.ones(nf, bool))
+    for noise in (np.ones((ny, 1), np.float32), np.ones((ny, nx), np.float32)):
+        result = extract(image, noise, bad, model, background=0 * image, start=image)
+        trace_offsets(image, noise, bad, model, result, block)
+        row_levels(image, noise, bad, model, image, np.full(2, 0.1))
+    find_tracks(image, np.ones((ny, 1), np.float32), bad, model)
+    model.image(result.amplitude, ny)
+    fit_profile(image, image, result.amplitude, trace, np.ones(nf), model.alive, 2, block)
+    wave = np.repeat(np.linspace(0.0, 100.0, 200)[None], nf, axis=0)
+    common = fit_common(wave, np.ones(wave.shape), np.ones(wave.shape), step=1.0, extra=0.1)
+    common(wave, 0.1)
+    common.derivatives(wave)
+    common.variance(wave[0])
+    one = np.ones(1)
+    for disk in (False, True):
+        lenslet_fractions(np.zeros((nf, 2)), one, one, one, 3.0, disk=disk)
+
+
+def compiled() -> dict[str, int]:
+    """Number of signatures that each compiled function has in this process."""
+    found = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if hasattr(value, "signatures") and value.py_func.__module__ == module.__name__:
+                found[f"{module.__name__}.{name}"] = len(value.signatures)
+    return found
+
+
+if __name__ == "__main__":
+    warm_up()
