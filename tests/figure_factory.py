@@ -285,7 +285,7 @@ def bias_frames(noise: float = 3.1, n: int = 5) -> tuple[ChannelImage, MasterBia
     shape = (2 * AMP_ROWS, 32)
     data = np.zeros(shape, np.float32)
     drift = np.array([[0.1, -0.2]] * (n - 1) + [[0.4, 0.0]])
-    master = MasterBias(data, data, np.array([2.87, 3.14]), np.zeros(shape, bool), n, drift, np.zeros(2))
+    master = MasterBias(data, data, np.array([2.87, 3.14]), np.zeros(shape, bool), n, drift, np.zeros((2, 3)))
     frame = ChannelImage(
         rng.normal(size=shape).astype(np.float32) * noise, np.zeros(shape, np.uint8), np.full((shape[0], 1), 3.0)
     )

@@ -197,7 +197,8 @@ def test_pixels_that_cannot_be_used_in_any_frame():
 
 def test_read_noise_of_the_rows():
     zeros = np.zeros((2 * AMP_ROWS, 4), np.float32)
-    bias = MasterBias(zeros, zeros, np.array([2.5, 3.5]), zeros > 0, 5, np.zeros((5, 2)), np.array([0.1, 0.2]))
+    wander = np.array([[0.1, 0.1, 8.0], [0.2, 0.1, 16.0]])
+    bias = MasterBias(zeros, zeros, np.array([2.5, 3.5]), zeros > 0, 5, np.zeros((5, 2)), wander)
     noise = frames.noise_rows(bias)
     assert noise.shape == (2 * AMP_ROWS, 1)
     assert (noise[:AMP_ROWS] == 2.5).all()

@@ -68,12 +68,21 @@ def test_read_noise_of_integer_frames_within_two_per_cent(master):
     assert master.n_frames == N
 
 
-def test_rows_that_do_not_wander_are_told_from_those_that_do(master, frames):
-    assert master.row_scatter == pytest.approx(0.0, abs=0.1)  # the noise of 160 columns alone is 0.2 to 0.3 e-
+def test_wandering_of_rows_is_measured(master, frames):
+    assert np.hypot(*master.wander[:, :2].T) == pytest.approx(0.0, abs=0.1)  # the noise of 160 columns alone is 0.2 to 0.3 e-
     rng = np.random.default_rng(12)
-    size = np.repeat([0.4, 0.8], AMP_ROWS)[:, None]
-    moved = [channel_image(f.data + size * rng.standard_normal((NY, 1))) for f in frames]
-    assert master_bias(moved).row_scatter == pytest.approx([0.4, 0.8], rel=0.05)
+    white = np.repeat([0.4, 0.0], AMP_ROWS)[:, None]
+    moved = []
+    for frame in frames:
+        slow = np.zeros(NY)
+        for y in range(1, NY):
+            slow[y] = slow[y - 1] * np.exp(-1 / 16) + 0.5 * np.sqrt(1 - np.exp(-2 / 16)) * rng.standard_normal()
+        moved.append(channel_image(frame.data + white * rng.standard_normal((NY, 1)) + slow[:, None]))
+    bottom, top = master_bias(moved).wander
+    assert bottom[:2] == pytest.approx([0.4, 0.5], rel=0.15)
+    assert top[1] == pytest.approx(0.5, rel=0.15)
+    assert {bottom[2], top[2]} <= {8.0, 16.0, 32.0}
+    assert top[0] < 0.15
 
 
 def test_denoised_bias_has_a_fraction_of_the_averages_noise(master, truth):

@@ -64,7 +64,7 @@ def result(setup, frame):
     none = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
     return extract_exposure(
         image, mask, read_noise(image), nothing(image), fiber_model(trace, alive), none, wave, lsf, throughput, POSITIONS,
-        sky_lines=LINES, row_scatter=np.full(2, 0.5),
+        sky_lines=LINES, wander=np.array([[0.1, 0.1, 30.0]] * 2),
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class Calibration:
 def bias_arrays(bias: MasterBias, dark: MasterDark) -> tuple[dict, dict]:
     """What 01_bias leaves for the other stages: arrays and plain values."""
     arrays = {"bias": bias.data, "bad": bias.bad | dark.hot, "dark": dark.rate}
-    values = {"rdnoise": bias.rdnoise, "row_scatter": bias.row_scatter, "n_frames": bias.n_frames}
+    values = {"rdnoise": bias.rdnoise, "wander": bias.wander, "n_frames": bias.n_frames}
     return arrays, values | {"dark_exposure": dark.exposure}
 
 
@@ -74,7 +74,7 @@ def load_bias(task: Task) -> tuple[MasterBias, MasterDark, np.ndarray]:
     found = _read(task, "01_bias")
     bad = found.flag("bad")
     meta = found.meta
-    noise, rows = np.array(meta["rdnoise"]), np.array(meta["row_scatter"])
+    noise, rows = np.array(meta["rdnoise"]), np.array(meta["wander"])
     bias = MasterBias(found["bias"], found["bias"], noise, bad, meta["n_frames"], np.zeros((0, 2)), rows)
     return bias, MasterDark(found["dark"], bad, meta["dark_exposure"]), bad
 

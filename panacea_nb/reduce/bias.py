@@ -12,6 +12,7 @@ from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
 from .arrays import enlarged
 from .ccd import ChannelImage
+from .rowwander import row_wander
 
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
 SMOOTH_PIXELS = 24.0  # scale of two-dimensional bias structure that is kept
@@ -34,8 +35,8 @@ class MasterBias:
     bad : (ny, nx) bool, pixels whose noise or level cannot be trusted
     n_frames : int
     drift : (n_frames, 2) float [e-], mean level of each frame and amplifier against the master
-    row_scatter : (2,) float [e-], by which the rows of a frame wander about the master beyond the noise of their pixels:
-        what the overscan does not know of them
+    wander : (2, 3) float, how the rows of a frame wander about the master in each amplifier, which the overscan does not know:
+        `rowwander.row_wander`
     """
 
     data: np.ndarray
@@ -44,7 +45,7 @@ class MasterBias:
     bad: np.ndarray
     n_frames: int
     drift: np.ndarray
-    row_scatter: np.ndarray
+    wander: np.ndarray
 
 
 def clipped_mean(frames: np.ndarray, sigma: np.ndarray | float, clip: float = 5.0) -> np.ndarray:
@@ -139,21 +140,13 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
         scatter[rows] = np.sqrt(np.square(part).mean(axis=0) * n / (n - 1))
         row_level[:, rows] = np.clip(part, -5 * noise[k], 5 * noise[k]).mean(axis=2)
     bad = scatter > 4.0 * np.repeat(noise, AMP_ROWS)[:, None]
-    wander = np.array([_row_scatter(row_level[:, rows], sigma, nx) for rows, sigma in zip(both, noise, strict=True)])
+    wander = np.array([row_wander(row_level[:, rows], sigma, nx) for rows, sigma in zip(both, noise, strict=True)])
     return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre, wander)
 
 
-def _row_scatter(level: np.ndarray, noise: float, nx: int) -> float:
-    """Scatter [e-] of the rows' levels (n_frames, rows) about the mean of the frames, beyond that of ``nx`` pixels of ``noise``."""
-    n = level.shape[0]
-    level = level - np.median(level, axis=1, keepdims=True)
-    variance = _clipped_rms(level, floor=0.0) ** 2 * n / (n - 1)
-    return float(np.sqrt(max(variance - noise**2 / nx, 0.0)))
-
-
-def _clipped_rms(deviation: np.ndarray, floor: float = 0.3) -> float:
-    """RMS of what lies within five sigma; ``floor`` is added to the first guess of it, for integers have a coarse median."""
-    sigma = 1.4826 * float(np.median(np.abs(deviation))) + floor
+def _clipped_rms(deviation: np.ndarray) -> float:
+    """RMS of what lies within five sigma."""
+    sigma = 1.4826 * float(np.median(np.abs(deviation))) + 0.3
     for _ in range(3):
         sigma = float(np.sqrt(np.mean(np.square(deviation[np.abs(deviation) < 5 * sigma]))))
     return sigma

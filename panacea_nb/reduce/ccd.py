@@ -17,7 +17,7 @@ from .maskbits import DQ
 SATURATION_ADU = 65000  # the 16-bit converter ends at 65535; the last per cent is not linear
 ROTATED = ("LU", "RL")  # amplifiers stored turned by 180 degrees
 MIRRORED = ("LR", "UL")  # values of AMPNAME for which the column order is reversed once more
-OVERSCAN_WIDTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0, 60.0)  # rows; Gaussian sigmas tried
+OVERSCAN_WIDTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0, 60.0, 150.0, 400.0)  # rows; Gaussian sigmas tried
 PLAUSIBLE_GAIN = (0.3, 5.0)  # e-/ADU
 PLAUSIBLE_RDNOISE = (0.5, 20.0)  # e-
 

@@ -82,7 +82,7 @@ def extract_exposure(
     positions: np.ndarray,
     *,
     sky_lines: np.ndarray,
-    row_scatter: np.ndarray,
+    wander: np.ndarray,
     templates=None,
     response=None,
     rounds: int = 2,
@@ -96,7 +96,7 @@ def extract_exposure(
     noise : (ny, 1) [e-]
     wavelength, lsf, throughput : (nf, nx) of the calibrations
     positions : (nf, 2) [arcsec]
-    row_scatter : (2,) [e-], see `rowlevel.row_levels`
+    wander : (2, 3), see `rowlevel.row_levels`
     sky_lines : (n,) [A]; templates : see `zero_of`; response : see `zero_from_lines`
     rounds : int
         Rounds of sky prediction and cosmic rays.
@@ -108,7 +108,7 @@ def extract_exposure(
     if not flexure.converged:
         decisions.append(Decision("ROWFLEX", "the shift of the fibres across dispersion did not converge", "warn"))
     background = scattered_light(scatter, rough.model)
-    levels = row_levels(image - background, noise, bad | first.mask, moved, rough.model, row_scatter)
+    levels = row_levels(image - background, noise, bad | first.mask, moved, rough.model, wander)
     background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
     cosmics, result = tracks.mask, tracks.extraction

@@ -9,8 +9,8 @@ from scipy.linalg import solveh_banded
 from .arrays import plain
 from .extract import RIDGE, FiberModel, noise_floor
 from .kernels import BLOCK, FAST, SIZE
+from .rowwander import LEAST
 
-LEAST_SCATTER = 0.01  # e-, of the rows' levels: less makes no difference to any fibre
 PROFILE_ERROR = 0.005  # of a row's light: what the fibre profiles may be wrong by in all columns alike
 PIXEL_ERROR = 0.02  # of a pixel's light
 STRIDE = 2  # columns; a level is known to 0.1 e- from half of them
@@ -144,7 +144,7 @@ def row_levels(
     bad: np.ndarray,
     model: FiberModel,
     light: np.ndarray,
-    scatter: np.ndarray,
+    wander: np.ndarray,
     stride: int = STRIDE,
 ) -> np.ndarray:
     """Constant that each row has beside the fibres' light, (ny, 1) float32 [e-].
@@ -163,8 +163,8 @@ def row_levels(
     bad : (ny, nx) bool
     model : FiberModel
     light : (ny, nx) [e-], expected light of the fibres, for the weights: rows with much light say little
-    scatter : (2,) [e-], of the rows' levels about their amplifier's after the overscan was subtracted, as the bias frames show it:
-        the prior, without which rows that do not wander would get the noise of this fit
+    wander : (2, 3), white and slow scatter [e-] of the rows' levels about their amplifier's and the length [rows] of the slow part,
+        as the bias frames show it (`rowwander`): the prior, without which rows that do not wander would get the noise of this fit
     """
     ny = image.shape[0]
     some = slice(None, None, stride)
@@ -179,13 +179,40 @@ def row_levels(
     )
     inside = slice(SIZE, SIZE + ny)
     lower = np.ascontiguousarray(full[inside, BAND:].T)
+    return _solved(lower, rhs[inside], wander).astype(np.float32)[:, None]
+
+
+def _solved(lower: np.ndarray, rhs: np.ndarray, wander: np.ndarray) -> np.ndarray:
+    """Levels (ny,) from their normal equations, lower banded form (n, ny), and right side (ny,), with the prior.
+
+    A level is the sum of its amplifier's, a white and a slow part.  The slow part is a first-order autoregressive process, whose
+    inverse covariance is tridiagonal, so that white and slow parts in turn form a banded system; the amplifiers' levels, which
+    have no prior, border it.
+    """
+    n, ny = lower.shape
     half = ny // 2
-    prior = 1.0 / np.maximum(scatter, LEAST_SCATTER) ** 2
-    lower[0] += np.repeat(prior, [half, ny - half])
-    # The prior is on the level about that of the amplifier: two vectors are to be taken off the banded matrix.
-    common = np.zeros((ny, 2))
-    common[:half, 0], common[half:, 1] = np.sqrt(prior / [half, ny - half])
-    solved = solveh_banded(lower, np.column_stack([rhs[inside], common]), lower=True)
-    small = np.eye(2) - common.T @ solved[:, 1:]
-    mean = np.linalg.lstsq(small, common.T @ solved[:, 0], rcond=1e-10)[0]
-    return (solved[:, 0] + solved[:, 1:] @ mean).astype(np.float32)[:, None]
+    white, slow, length = np.maximum(np.asarray(wander, float).T, LEAST)
+    rows = [half, ny - half]
+    both = np.zeros((2 * n, 2 * ny))
+    both[0::2, 0::2] = both[0::2, 1::2] = both[1::2, 0::2] = lower
+    both[1:-1:2, 1::2] = lower[1:]
+    both[0, 0::2] += np.repeat(1.0 / white**2, rows)
+    step = np.exp(-1.0 / length)
+    sharp = 1.0 / (slow**2 * (1.0 - step**2))
+    diagonal, beside = np.repeat(sharp * (1 + step**2), rows), np.repeat(-sharp * step, rows)
+    diagonal[[0, half - 1]], diagonal[[half, -1]] = sharp[0], sharp[1]
+    beside[[half - 1, -1]] = 0.0
+    both[0, 1::2] += diagonal
+    both[2, 1::2] += beside
+    amplifier = np.zeros((ny, 2))
+    amplifier[:half, 0] = amplifier[half:, 1] = 1.0
+    border = lower[0][:, None] * amplifier
+    for k in range(1, n):
+        border[k:] += lower[k, : ny - k, None] * amplifier[:-k]
+        border[:-k] += lower[k, : ny - k, None] * amplifier[k:]
+    twice = np.repeat(np.column_stack([rhs, border]), 2, axis=0)
+    solved = solveh_banded(both, twice, lower=True)
+    corner = amplifier.T @ border - twice[:, 1:].T @ solved[:, 1:]
+    common = np.linalg.lstsq(corner, amplifier.T @ rhs - twice[:, 1:].T @ solved[:, 0], rcond=1e-10)[0]
+    parts = solved[:, 0] - solved[:, 1:] @ common
+    return parts[0::2] + parts[1::2] + amplifier @ common

@@ -32,7 +32,7 @@ def warm_up() -> None:
     for noise in (np.ones((ny, 1), np.float32), np.ones((ny, nx), np.float32)):
         result = extract(image, noise, bad, model, background=0 * image, start=image)
         trace_offsets(image, noise, bad, model, result, block)
-        row_levels(image, noise, bad, model, image, np.full(2, 0.1))
+        row_levels(image, noise, bad, model, image, np.full((2, 3), 0.1))
     find_tracks(image, np.ones((ny, 1), np.float32), bad, model)
     model.image(result.amplitude, ny)
     fit_profile(image, image, result.amplitude, trace, np.ones(nf), model.alive, 2, block)
