@@ -16,10 +16,13 @@ from reduce_factory import (
     traces,
     wavelengths,
 )
+from scipy.ndimage import gaussian_filter1d
 
 from panacea_nb.reduce.extract import extract
 from panacea_nb.reduce.flat import (
+    convolved_rows,
     fiber_mean,
+    gaussian_kernel,
     knot_step,
     measure_throughput,
     pixel_flat,
@@ -212,3 +215,9 @@ def test_unlit_pixels_have_no_flat(lamp):
     dark = light < 15
     assert (flat.data[dark] == 1.0).all()
     assert not flat.defects[dark].any()
+
+
+def test_rows_are_convolved_as_by_scipy():
+    image = np.random.default_rng(41).normal(1, 0.1, (5, 300)).astype(np.float32)
+    expected = gaussian_filter1d(image.astype(float), 20.0, axis=1, mode="nearest")
+    assert convolved_rows(image, gaussian_kernel(20.0)) == pytest.approx(expected, abs=2e-6)

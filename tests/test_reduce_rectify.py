@@ -125,3 +125,13 @@ def test_flux_in_a_line_is_kept(wave):
     flux = even.value.sum(axis=1) * (GRID[1] - GRID[0])
     assert flux == pytest.approx(5000.0, rel=6e-3)
     assert flux.mean() == pytest.approx(5000.0, rel=1.5e-3)
+
+
+def test_lanczos_weights_are_products_of_sines():
+    position = np.concatenate([np.random.default_rng(51).uniform(0, 99, 300), [0.0, 1.0, 50.0, 99.0]])
+    index, weight = lanczos_weights(position, 100)
+    taps = np.floor(position).astype(int)[:, None] + np.arange(-2, 4)
+    u = position[:, None] - taps
+    expected = np.sinc(u) * np.sinc(u / 3) * (np.abs(u) < 3)
+    assert weight == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-12)
+    assert np.array_equal(index, np.clip(taps, 0, 99))

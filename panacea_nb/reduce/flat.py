@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.interpolate import BSpline
 from scipy.ndimage import binary_dilation, gaussian_filter1d
 
+from .arrays import plain
 from .extract import FiberModel
+from .kernels import FAST
 from .spline import CommonSpectrum, fit_common
 
 KNOT_PIXELS = 1.0  # knots of a common spectrum, in native pixels
@@ -219,8 +222,36 @@ def pixel_flat(
 
 def _along_columns(ratio: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weighted running mean of ``ratio`` along dispersion; 1 where there is nothing to average."""
-    top = gaussian_filter1d(weight * ratio, SMOOTH_COLUMNS, axis=1, mode="nearest")
-    bottom = gaussian_filter1d(weight, SMOOTH_COLUMNS, axis=1, mode="nearest")
+    kernel = gaussian_kernel(SMOOTH_COLUMNS)
+    weight = plain(weight, np.float32)
+    top = convolved_rows(weight * plain(ratio, np.float32), kernel)
+    bottom = convolved_rows(weight, kernel)
     enough = bottom > 1e-3 * bottom.max() if bottom.size else bottom > 0
     slow = np.divide(top, bottom, out=np.ones_like(top), where=enough & (bottom > 0))
     return np.where(slow > 0.2, slow, 1.0)
+
+
+def gaussian_kernel(sigma: float) -> np.ndarray:
+    """Weights (2 n + 1,) float32 of a Gaussian cut off at four sigma [px]; they sum to one."""
+    reach = int(4.0 * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+@njit(cache=True, fastmath=FAST)
+def convolved_rows(image, kernel):
+    """Each row of ``image`` (ny, nx) float32 convolved with a symmetric kernel; the ends are continued by their last values."""
+    ny, nx = image.shape
+    reach = kernel.size // 2
+    out = np.zeros((ny, nx), np.float32)
+    padded = np.zeros(nx + 2 * reach, np.float32)
+    for y in range(ny):
+        padded[:reach], padded[reach : reach + nx], padded[reach + nx :] = image[y, 0], image[y], image[y, nx - 1]
+        row = out[y]
+        for k in range(reach):
+            left, right, w = padded[k : k + nx], padded[2 * reach - k : 2 * reach - k + nx], kernel[k]
+            for x in range(nx):
+                row[x] += w * (left[x] + right[x])
+        for x in range(nx):
+            row[x] += kernel[reach] * image[y, x]
+    return out

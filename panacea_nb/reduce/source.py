@@ -18,6 +18,7 @@ from .sourceprior import MOFFAT_BETA, ShapePrior, SourcePrior
 
 SUBPOINTS = 3  # per side of a lenslet (Gauss-Legendre), to integrate the PSF over its area: exact to 0.1 %
 MAP_CHUNKS = 3  # bins that share the profiles of the detection map
+NODES = 1024  # of the table of a profile
 FAR = 2.5  # arcsec from the source, beyond which two points per side suffice
 FWHM_LIMITS = (0.7, 5.0)
 BETA_LIMITS = (1.8, 8.0)
@@ -94,10 +95,30 @@ class Refraction:
 def _profile_means(px, py, x, y, alpha2, beta, disk, near, near_weight, far, far_weight, e1, e2):
     """Mean of a Moffat, or of a disk, over each lenslet, (n, nf), by quadrature in both directions; e1, e2 shear it.
 
+    The profile is a smooth function of v = (1 + (r/alpha)^2)^-1/2 from 0 to 1: a cubic between the nodes of a table is good to
+    1e-8 of the peak, and a third of the cost of powers.
+
     ``near``, ``far`` are offsets [arcsec] of the points from a lenslet's centre with their weights; the latter serve beyond `FAR`.
     """
     out = np.zeros((x.size, px.size))
     norm = 1.0 / np.sqrt(1.0 - e1 * e1 - e2 * e2)
+    table = np.zeros((NODES, 4))
+    value, slope = 0.0, 0.0
+    for k in range(NODES + 1):
+        v = k / NODES
+        if k == 0:
+            next_value, next_slope = 0.0, 0.0
+        elif disk:
+            next_value = np.exp(-beta * (1.0 / v - 1.0))
+            next_slope = next_value * beta / (v * v) / NODES
+        else:
+            next_value = v ** (2.0 * beta)
+            next_slope = 2.0 * beta * next_value / v / NODES
+        if k > 0:
+            rise = next_value - value
+            table[k - 1, 0], table[k - 1, 1] = value, slope
+            table[k - 1, 2], table[k - 1, 3] = 3.0 * rise - 2.0 * slope - next_slope, slope + next_slope - 2.0 * rise
+        value, slope = next_value, next_slope
     for i in range(x.size):
         inverse = 1.0 / alpha2[i]
         for f in range(px.size):
@@ -110,8 +131,12 @@ def _profile_means(px, py, x, y, alpha2, beta, disk, near, near_weight, far, far
                 for b in range(point.size):
                     dy = y0 + point[b]
                     r2 = norm * ((1.0 - e1) * dx * dx - 2.0 * e2 * dx * dy + (1.0 + e1) * dy * dy)
-                    u = 1.0 + r2 * inverse
-                    total += weight[a] * weight[b] * np.exp(-beta * (np.sqrt(u) - 1.0 if disk else np.log(u)))
+                    v = NODES / np.sqrt(1.0 + r2 * inverse)
+                    k = min(int(v), NODES - 1)
+                    v -= k
+                    total += (
+                        weight[a] * weight[b] * (table[k, 0] + v * (table[k, 1] + v * (table[k, 2] + v * table[k, 3])))
+                    )
             out[i, f] = total
     return out
 
