@@ -19,6 +19,8 @@ MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
 MIN_GRADIENT_SHARE = 0.35  # of the fibres must be free of objects for a gradient of the sky to be told from their light
 GRADIENT_PRIOR = 0.02  # of the sky, per polynomial term over the field: night skies and twilight flats tilt by 1-3 %
+SLIT_PRIOR = np.array([0.05, 0.05, 0.05, 0.2, 0.2, 0.2])  # px, px^2: shifts and widths across the slit against the calibrations
+SLIT_SIGMA = 3.0  # significance that such a term must have
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
 
@@ -284,10 +286,13 @@ def fit_sky(
         # The fitted spectrum has taken its share of each term; without it the terms are what is left over the mean of the fibres.
         rest = data - model * (gradient / before)[:, None]
         normal, rhs = _slit_equations(slope * px * factor, 0.5 * curve * px**2 * factor, weight, rest, f_axis, x_axis)
-        scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+        # A faint sky says little: what it does not show clearly is as in the calibrations.
+        sure = SLIT_SIGMA / np.sqrt(np.maximum(np.diag(normal), 1e-30))
+        normal += np.diag(SLIT_PRIOR**-2)
+        rhs -= np.concatenate([shift_coef, width_coef]) / SLIT_PRIOR**2
+        scale = np.sqrt(np.diag(normal))
         solution = np.linalg.lstsq(normal / np.outer(scale, scale), rhs / scale, rcond=1e-6)[0] / scale
-        uncertainty = 1.0 / scale
-        solution = np.where(np.abs(solution) > 2.0 * uncertainty, solution, 0.0)
+        solution = np.where(np.abs(solution) > sure, solution, 0.0)
         shift_coef += np.clip(solution[:3], -0.5, 0.5)
         width_coef += np.clip(solution[3:], -1.0, 1.0)
         shift = shift_coef[0] * f_axis + shift_coef[1] * f_axis * x_axis + shift_coef[2] * (f_axis**2 - 1 / 3)
