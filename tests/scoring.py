@@ -196,6 +196,8 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     for name, part in (("sky_bias", ~lines), ("sky_bias_lines", lines)):
         total = np.where(b, true.sky, 0)[:, part].sum()
         v[name] = 100 * float(residual[:, part].sum() / total) if total > 0 else float("nan")
+        noise = np.sqrt(v["binning"] * np.square(np.where(b, true.sigma_grid, 0)[:, part]).sum())
+        v[f"{name}_sigma"] = 100 * float(noise / total) if total > 0 else float("nan")
     v["sky_ratio"] = float(np.median((observed - source)[b] / true.sky[b]))
     flat = fiber_flat(observed - source, true.sky, np.sqrt(v["binning"]) * true.sigma_grid, b, positions[:, :2])
     score.arrays["flat"], score.arrays["flat_noise"] = flat
