@@ -9,6 +9,7 @@ from panacea_nb.instrument import AMP_ROWS
 from panacea_nb.reduce.bias import (
     TooFewFramesError,
     average_images,
+    average_row,
     clipped_mean,
     denoise,
     master_bias,
@@ -260,3 +261,13 @@ def test_the_nearest_frames_are_taken_when_there_are_too_many():
     ]
     assert [d.code for d in decisions] == ["CAPPED"]
     assert nearest(frames, "20250115", most=8) == (frames, [])
+
+
+def test_row_of_frames_is_averaged_as_the_plain_clipped_mean():
+    rng = np.random.default_rng(61)
+    frames = rng.normal(5, 3, (9, 200)).astype(np.float32)
+    frames[2, 7], frames[5, 30] = 900.0, -400.0
+    average, scatter = np.empty(200, np.float32), np.empty(200, np.float32)
+    average_row(frames, np.float32(15.0), average, scatter)
+    assert average == pytest.approx(clipped_mean(frames, 3.0), abs=1e-5)
+    assert scatter == pytest.approx(np.sqrt(((frames - average) ** 2).sum(axis=0) / 8), rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..reduce.arrays import lines_between, plain
 from ..reduce.extract import FiberModel
 
 OWN_ROWS = 4  # rows of a fibre that count as its own in the trace map
@@ -11,14 +12,8 @@ OWN_ROWS = 4  # rows of a fibre that count as its own in the trace map
 
 def over_rows(values: np.ndarray, trace: np.ndarray, n_rows: int) -> np.ndarray:
     """A quantity known at the fibres' centres (nf, nx), interpolated along every column to all rows (n_rows, nx)."""
-    rows = np.arange(n_rows, dtype=float)
     out = np.empty((n_rows, trace.shape[1]), np.float32)
-    for x in range(trace.shape[1]):
-        t, v = trace[:, x], values[:, x]
-        out[:, x] = np.interp(rows, t, v)
-        low, high = rows < t[0], rows > t[-1]
-        out[low, x] = v[0] + (rows[low] - t[0]) * (v[1] - v[0]) / (t[1] - t[0])
-        out[high, x] = v[-1] + (rows[high] - t[-1]) * (v[-1] - v[-2]) / (t[-1] - t[-2])
+    lines_between(plain(values, np.float64), plain(trace, np.float64), out)
     return out
 
 
@@ -43,5 +38,5 @@ def flat_image(model: FiberModel, throughput: np.ndarray, pixel_flat: np.ndarray
 
 def divided(image: np.ndarray, flat: np.ndarray, minimum: float = 0.1) -> np.ndarray:
     """image / flat where the flat has light, else 0."""
-    lit = flat > minimum
-    return np.where(lit, image / np.where(lit, flat, 1.0), 0.0).astype(np.float32)
+    out = np.zeros(image.shape, np.float32)
+    return np.divide(image, flat, out=out, where=flat > minimum, casting="same_kind")

@@ -74,7 +74,7 @@ def _image(data: np.ndarray, name: str, unit: str = "", comment: str = "") -> fi
 
 
 def _spectra(data: np.ndarray, name: str, products: ExposureProducts, unit: str = FLUX_UNIT) -> fits.ImageHDU:
-    hdu = _image(data.astype(np.float32), name, unit)
+    hdu = _image(data.astype(np.float32, copy=False), name, unit)
     put(hdu.header, spectral_axis(products.grid))
     put(
         hdu.header,
@@ -109,7 +109,7 @@ def celestial_cards(products: ExposureProducts) -> list[tuple]:
 def multi_file(products: ExposureProducts) -> fits.HDUList:
     """The multi file: 14 extensions in the order that existing tools read by position, then ours."""
     p = products
-    primary = fits.PrimaryHDU(p.observed.astype(np.float32))
+    primary = fits.PrimaryHDU(p.observed.astype(np.float32, copy=False))
     put(primary.header, p.raw)
     spectra = _spectra(p.observed, "observed_spectra", p)
     for card in spectra.header.cards:
@@ -125,14 +125,14 @@ def multi_file(products: ExposureProducts) -> fits.HDUList:
         ],
     )
     primary.header["EXTNAME"] = "observed_spectra"
-    collapsed = _image(p.collapsed.astype(np.float32), "collapsed_image", FLUX_UNIT)
+    collapsed = _image(p.collapsed.astype(np.float32, copy=False), "collapsed_image", FLUX_UNIT)
     put(collapsed.header, celestial_cards(p))
-    positions = _image(p.positions.astype(np.float64), "fiber_positions")
+    positions = _image(p.positions.astype(np.float64, copy=False), "fiber_positions")
     names = ("ifu_x [arcsec]", "ifu_y [arcsec]", "focal_x [arcsec]", "focal_y [arcsec]", "ra [deg]", "dec [deg]")
     put(positions.header, [(f"COL{i + 1}", n, "") for i, n in enumerate(names)])
-    spectrum = _image(p.spectrum.astype(np.float64), "extracted_spectrum")
+    spectrum = _image(p.spectrum.astype(np.float64, copy=False), "extracted_spectrum")
     put(spectrum.header, row_cards())
-    adr = _image(p.adr.astype(np.float64), "adr")
+    adr = _image(p.adr.astype(np.float64, copy=False), "adr")
     put(
         adr.header,
         [("ROW1", "wavelength [Angstrom]", ""), ("ROW2", "x_adr [arcsec]", ""), ("ROW3", "y_adr [arcsec]", "")],
@@ -146,14 +146,14 @@ def multi_file(products: ExposureProducts) -> fits.HDUList:
         positions,
         spectrum,
         adr,
-        _image(p.bigw.astype(np.float32), "bigw", "Angstrom"),
-        _image(p.image.astype(np.float32), "image", "ct"),
-        _image(p.flattened.astype(np.float32), "flattened_image", "ct"),
-        _image(p.trace.astype(np.int16), "trace", "", "fibre number of each pixel, 1 to the last; 0 none"),
-        _image(p.cosmics.astype(np.uint8), "cosmics", "", "1: hit by a cosmic ray"),
-        _image(p.unrectified.astype(np.float32), "unrectified_spectra", "ct Angstrom-1"),
+        _image(p.bigw.astype(np.float32, copy=False), "bigw", "Angstrom"),
+        _image(p.image.astype(np.float32, copy=False), "image", "ct"),
+        _image(p.flattened.astype(np.float32, copy=False), "flattened_image", "ct"),
+        _image(p.trace.astype(np.int16, copy=False), "trace", "", "fibre number of each pixel, 1 to the last; 0 none"),
+        _image(p.cosmics.astype(np.uint8, copy=False), "cosmics", "", "1: hit by a cosmic ray"),
+        _image(p.unrectified.astype(np.float32, copy=False), "unrectified_spectra", "ct Angstrom-1"),
         _spectra(p.lsf, "lsf", p, "Angstrom"),
-        _image(p.dq.astype(np.uint8), "dq", "", "bits named in DQBITn of the primary header"),
+        _image(p.dq.astype(np.uint8, copy=False), "dq", "", "bits named in DQBITn of the primary header"),
     ]
     if p.neighbours is not None:
         hdus.append(_spectra(p.neighbours, "correlation", p, ""))
@@ -172,7 +172,7 @@ def row_cards() -> list[tuple]:
 def spectrum_file(products: ExposureProducts) -> fits.HDUList:
     """The spectrum file: rows in the primary array, and the same as a table with units."""
     p = products
-    primary = fits.PrimaryHDU(p.spectrum.astype(np.float64))
+    primary = fits.PrimaryHDU(p.spectrum.astype(np.float64, copy=False))
     put(primary.header, p.raw)
     put(
         primary.header,
@@ -189,13 +189,15 @@ def spectrum_file(products: ExposureProducts) -> fits.HDUList:
     units = {"wavelength": "Angstrom", "response": "erg ct-1"}
     names = ("wavelength", "flux", "sky", "uncertainty", "sky_uncertainty", "response")
     columns = [
-        fits.Column(name=n, format="D", unit=units.get(n, FLUX_UNIT), array=p.spectrum[i].astype(np.float64))
+        fits.Column(
+            name=n, format="D", unit=units.get(n, FLUX_UNIT), array=p.spectrum[i].astype(np.float64, copy=False)
+        )
         for n, i in (
             (n, names.index(n)) for n in ("wavelength", "flux", "uncertainty", "sky", "sky_uncertainty", "response")
         )
     ]
     if p.telluric is not None:
-        columns.append(fits.Column(name="telluric", format="D", array=p.telluric.astype(np.float64)))
+        columns.append(fits.Column(name="telluric", format="D", array=p.telluric.astype(np.float64, copy=False)))
     table = fits.BinTableHDU.from_columns(columns, name="SPECTRUM")
     put(table.header, [("SPECSYS", "TOPOCENT", "no barycentric correction applied"), ("AIRORVAC", "air", "")])
     return fits.HDUList([primary, table])
@@ -204,7 +206,7 @@ def spectrum_file(products: ExposureProducts) -> fits.HDUList:
 def cube_file(products: ExposureProducts, cube: np.ndarray, kind: str) -> fits.HDUList:
     """A data cube (wave, y, x) [erg/s/cm2/A per spaxel]."""
     p = products
-    primary = fits.PrimaryHDU(cube.astype(np.float32))
+    primary = fits.PrimaryHDU(cube.astype(np.float32, copy=False))
     put(primary.header, p.raw)
     put(primary.header, [("WCSAXES", 3, ""), ("WCSAXESI", 3, "")])  # before all that they count
     put(primary.header, [card for card in celestial_cards(p) if card[0] != "WCSAXES"])

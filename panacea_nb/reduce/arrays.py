@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 
 def plain(array: np.ndarray, dtype: type) -> np.ndarray:
@@ -29,3 +30,22 @@ def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         second += first
         out = second
     return out
+
+
+@njit(cache=True)
+def lines_between(values, at, out):
+    """Straight lines between values (n, nx) at places (n, nx) that increase along the first axis, on all rows of ``out`` (ny, nx).
+
+    Beyond the first and the last place the lines go on.
+    """
+    n, nx = values.shape
+    place = np.zeros(nx, np.int64)
+    for y in range(out.shape[0]):
+        for x in range(nx):
+            k = place[x]
+            while k < n - 2 and at[k + 1, x] < y:
+                k += 1
+            place[x] = k
+            gap = at[k + 1, x] - at[k, x]
+            slope = (values[k + 1, x] - values[k, x]) / gap if gap != 0.0 else 0.0
+            out[y, x] = values[k, x] + (y - at[k, x]) * slope

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.ndimage import gaussian_filter
 
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
 from .arrays import enlarged
 from .ccd import ChannelImage
+from .kernels import FAST
 from .rowwander import row_wander
 
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
 SMOOTH_PIXELS = 24.0  # scale of two-dimensional bias structure that is kept
 DARK_PIXELS = 120.0  # scale of dark structure that is kept: glow
-ROWS_AT_ONCE = 129  # an eighth of an amplifier
 HOT_DARK = 0.05  # e-/s; a pixel above leaves more than the read noise in a minute
 
 
@@ -57,6 +58,38 @@ def clipped_mean(frames: np.ndarray, sigma: np.ndarray | float, clip: float = 5.
     good = np.abs(frames - centre) <= clip * sigma
     count = good.sum(axis=0)
     return np.where(count > 0, np.where(good, frames, 0).sum(axis=0) / np.maximum(count, 1), centre)
+
+
+@njit(cache=True, fastmath=FAST)
+def average_row(frames, limit, average, scatter):
+    """`clipped_mean` of a row (n, nx) of at least three frames and their RMS about it, into ``average`` and ``scatter`` (nx,)."""
+    n, nx = frames.shape
+    total, low, high = np.zeros(nx, np.float32), frames[0].copy(), frames[0].copy()
+    for i in range(n):
+        row = frames[i]
+        for x in range(nx):
+            total[x] += row[x]
+            low[x] = min(low[x], row[x])
+            high[x] = max(high[x], row[x])
+    some, count = np.zeros(nx, np.float32), np.zeros(nx, np.float32)
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for x in range(nx):
+        total[x] = (total[x] - low[x] - high[x]) / np.float32(n - 2)
+    for i in range(n):
+        row = frames[i]
+        for x in range(nx):
+            good = abs(row[x] - total[x]) <= limit
+            some[x] += row[x] if good else zero
+            count[x] += one if good else zero
+    for x in range(nx):
+        average[x] = some[x] / max(count[x], one) if count[x] > zero else total[x]
+        scatter[x] = zero
+    for i in range(n):
+        row = frames[i]
+        for x in range(nx):
+            scatter[x] += (row[x] - average[x]) * (row[x] - average[x])
+    for x in range(nx):
+        scatter[x] = np.sqrt(scatter[x] / np.float32(n - 1))
 
 
 def halves(n_rows: int) -> tuple[slice, slice]:
@@ -126,19 +159,18 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
     noise = np.empty(2)
     for k, rows in enumerate(both):
         part = np.stack([f.data[rows, ::9] - np.float32(level[i, k] - centre[k]) for i, f in enumerate(frames)])
-        first = max(_clipped_rms(part - np.median(part, axis=0)), 0.3)
+        some = part[:, ::4]  # a limit of five sigma need not be known better
+        first = max(_clipped_rms(some - np.median(some, axis=0)), 0.3)
         noise[k] = _clipped_rms(part - clipped_mean(part, first)) * np.sqrt(n / (n - 1))
     average, scatter = np.empty((ny, nx), np.float32), np.empty((ny, nx), np.float32)
     row_level = np.empty((n, ny))
-    # A few rows of all frames at a time: memory does not grow with more than the frames themselves.
-    for start in range(0, ny, ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        k = int(start >= AMP_ROWS)
-        part = np.stack([f.data[rows] - np.float32(level[i, k] - centre[k]) for i, f in enumerate(frames)])
-        average[rows] = clipped_mean(part, np.float32(noise[k]))
-        part -= average[rows]
-        scatter[rows] = np.sqrt(np.square(part).mean(axis=0) * n / (n - 1))
-        row_level[:, rows] = np.clip(part, -5 * noise[k], 5 * noise[k]).mean(axis=2)
+    offset = (level - centre).astype(np.float32)
+    for y in range(ny):  # a row of all frames at a time: it stays in the processor's memory
+        k = int(y >= AMP_ROWS)
+        limit = np.float32(5.0 * noise[k])
+        stacked = np.stack([f.data[y] for f in frames]) - offset[:, k, None]
+        average_row(stacked, limit, average[y], scatter[y])
+        row_level[:, y] = np.clip(stacked - average[y], -limit, limit).mean(axis=1)
     bad = scatter > 4.0 * np.repeat(noise, AMP_ROWS)[:, None]
     wander = np.array([row_wander(row_level[:, rows], sigma, nx) for rows, sigma in zip(both, noise, strict=True)])
     return MasterBias(denoise(average, noise / np.sqrt(n)), average, noise, bad, n, level - centre, wander)
@@ -146,7 +178,7 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
 
 def _clipped_rms(deviation: np.ndarray) -> float:
     """RMS of what lies within five sigma."""
-    sigma = 1.4826 * float(np.median(np.abs(deviation))) + 0.3
+    sigma = 1.4826 * float(np.median(np.abs(deviation[..., ::4]))) + 0.3
     for _ in range(3):
         sigma = float(np.sqrt(np.mean(np.square(deviation[np.abs(deviation) < 5 * sigma]))))
     return sigma

@@ -42,7 +42,9 @@ class FiberModel:
 
     def image(self, amplitude: np.ndarray, n_rows: int) -> np.ndarray:
         """The (n_rows, nx) image [e-] of fibres with the given amplitudes (nf, nx) [e- per column]."""
-        return model_columns(plain(amplitude, np.float32), *self.windows, n_rows)
+        image = np.zeros((n_rows, self.trace.shape[1]), np.float32)
+        model_columns(plain(amplitude, np.float32), *self.windows, image)
+        return image
 
     def every(self, stride: int, begin: int = 0) -> FiberModel:
         """The model of every ``stride``-th column alone, from ``begin`` on; ``stride`` divides the block."""

@@ -238,12 +238,17 @@ def gaussian_kernel(sigma: float) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-@njit(cache=True, fastmath=FAST)
-def convolved_rows(image, kernel):
+def convolved_rows(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Each row of ``image`` (ny, nx) float32 convolved with a symmetric kernel; the ends are continued by their last values."""
+    out = np.zeros(image.shape, np.float32)
+    _convolve(plain(image, np.float32), plain(kernel, np.float32), out)
+    return out
+
+
+@njit(cache=True, fastmath=FAST)
+def _convolve(image, kernel, out):
     ny, nx = image.shape
     reach = kernel.size // 2
-    out = np.zeros((ny, nx), np.float32)
     padded = np.zeros(nx + 2 * reach, np.float32)
     for y in range(ny):
         padded[:reach], padded[reach : reach + nx], padded[reach + nx :] = image[y, 0], image[y], image[y, nx - 1]
@@ -254,4 +259,3 @@ def convolved_rows(image, kernel):
                 row[x] += w * (left[x] + right[x])
         for x in range(nx):
             row[x] += kernel[reach] * image[y, x]
-    return out

@@ -100,9 +100,12 @@ def _fill(trace, coef, block, b, f, low, slope, weights, out):
         x = stop
 
 
-@njit(cache=True)
-def profile_windows(trace, coef, block):
+def profile_windows(trace: np.ndarray, coef: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Profiles of all fibres sampled on the rows around them.
+
+    Parameters
+    ----------
+    trace : (nf, nx) float64 [px]; coef : (nf, n, N_COEF) float64, one set for each ``block`` columns
 
     Returns
     -------
@@ -110,16 +113,22 @@ def profile_windows(trace, coef, block):
         For each block of `BLOCK` columns the profile on the rows ``first`` .. ``first + SIZE - 1``.
     """
     nf, nx = trace.shape
-    nb = (nx + BLOCK - 1) // BLOCK
-    window = np.zeros((nb, nf, WINDOW), np.float32)
-    first = np.zeros((nb, nf), np.int32)
+    nb = -(-nx // BLOCK)
+    # Large arrays are made by numpy: it asks for large pages, which compiled code does not, and that takes five times as long.
+    window, first = np.zeros((nb, nf, WINDOW), np.float32), np.zeros((nb, nf), np.int32)
+    fill_windows(trace, coef, block, window, first)
+    return window, first
+
+
+@njit(cache=True)
+def fill_windows(trace, coef, block, window, first):
+    """Fill the zeros of `profile_windows`."""
     weights = np.zeros((4, BLOCK))
-    for b in range(nb):
-        for f in range(nf):
+    for b in range(window.shape[0]):
+        for f in range(window.shape[1]):
             low = int(np.floor(trace[f, b * BLOCK : (b + 1) * BLOCK].min() + 0.5)) - REACH
             first[b, f] = low
             _fill(trace, coef, block, b, f, low, False, weights, window[b, f])
-    return window, first
 
 
 @njit(cache=True)
@@ -477,10 +486,10 @@ def grow_tracks(grade, bad, hit, changed):
 
 
 @njit(cache=True)
-def model_columns(amplitude, window, first, ny):
-    """The image (ny, nx) float32 that fibres of the given amplitudes (nf, nx) float32 make."""
+def model_columns(amplitude, window, first, model):
+    """Fill ``model`` (ny, nx) float32 with the image that fibres of the given amplitudes (nf, nx) float32 make."""
     nf, nx = amplitude.shape
-    model = np.zeros((ny, nx), np.float32)
+    ny = model.shape[0]
     buffer = np.zeros((SIZE + ny + SIZE) * BLOCK, np.float32)
     light = np.zeros((nf, BLOCK), np.float32)
     for b in range(window.shape[0]):
@@ -488,4 +497,3 @@ def model_columns(amplitude, window, first, ny):
         light[:, :n] = amplitude[:, b * BLOCK : b * BLOCK + n]
         model_block(window[b], first[b], light, ny, buffer)
         scatter(buffer, b, model)
-    return model

@@ -31,23 +31,22 @@ class Rectified:
 
 def lanczos_weights(position: np.ndarray, nx: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns and weights (..., 6) of a Lanczos-3 interpolation at fractional ``position`` [px]; weights sum to one."""
-    index, weight = _lanczos(plain(np.ravel(position), np.float64), nx)
     shape = (*np.shape(position), 2 * SUPPORT)
-    return index.reshape(shape), weight.reshape(shape)
+    index, weight = np.zeros(shape, np.int64), np.zeros(shape)
+    taps = -1, 2 * SUPPORT
+    _lanczos(plain(np.ravel(position), np.float64), nx, index.reshape(taps), weight.reshape(taps))
+    return index, weight
 
 
 @njit(cache=True)
-def _lanczos(position, nx):
-    """`lanczos_weights` of a vector.
+def _lanczos(position, nx, index, weight):
+    """`lanczos_weights` of a vector, into ``index`` and ``weight`` (n, 6).
 
     The sines of all taps are those of one angle turned by multiples of pi and pi / 3: two of each are computed instead of twelve.
     """
-    n = position.size
-    index = np.zeros((n, 2 * SUPPORT), np.int64)
-    weight = np.zeros((n, 2 * SUPPORT))
     turn = np.pi / SUPPORT
     cos_turn, sin_turn = np.cos(turn), np.sin(turn)
-    for i in range(n):
+    for i in range(position.size):
         base = int(np.floor(position[i]))
         u = position[i] - base + SUPPORT - 1  # distance from the first tap
         narrow, sine, cosine = np.sin(np.pi * u), np.sin(turn * u), np.cos(turn * u)
@@ -64,7 +63,6 @@ def _lanczos(position, nx):
             sine, cosine = sine * cos_turn - cosine * sin_turn, cosine * cos_turn + sine * sin_turn
         for k in range(2 * SUPPORT):
             weight[i, k] /= total
-    return index, weight
 
 
 @njit(cache=True)

@@ -19,10 +19,9 @@ BAND = 2 * SIZE  # rows over which levels are coupled by that
 
 
 @njit(cache=True, fastmath=FAST)
-def _level_weights(expected, floor, bad, profile_error, pixel_error):
-    """Weight (ny, nx) float32 of each pixel in the level of its row."""
+def _level_weights(expected, floor, bad, profile_error, pixel_error, weight):
+    """Weight of each pixel in the level of its row, into ``weight`` (ny, nx) float32."""
     ny, nx = expected.shape
-    weight = np.zeros((ny, nx), np.float32)
     for y in range(ny):
         total, light = np.float32(0.0), np.float32(0.0)
         for x in range(nx):
@@ -36,7 +35,6 @@ def _level_weights(expected, floor, bad, profile_error, pixel_error):
         share = np.float32(1.0 / (1.0 + total * (profile_error * light / nx) ** 2))
         for x in range(nx):
             weight[y, x] *= share
-    return weight
 
 
 @njit(cache=True, fastmath=FAST)
@@ -168,15 +166,15 @@ def row_levels(
     """
     ny = image.shape[0]
     some = slice(None, None, stride)
-    floor = noise_floor(
-        noise if np.shape(noise)[-1] == 1 else noise[:, some], (ny, len(range(0, image.shape[1], stride)))
+    part, expected, hidden = (
+        plain(image[:, some], np.float32),
+        plain(light[:, some], np.float32),
+        plain(bad[:, some], np.bool_),
     )
-    weight = _level_weights(
-        plain(light[:, some], np.float32), floor, plain(bad[:, some], np.bool_), PROFILE_ERROR, PIXEL_ERROR
-    )
-    full, rhs = _level_equations(
-        plain(image[:, some], np.float32), weight, *model.every(stride).windows, plain(model.alive, np.bool_), RIDGE
-    )
+    floor = noise_floor(noise if np.shape(noise)[-1] == 1 else noise[:, some], part.shape)
+    weight = np.zeros(part.shape, np.float32)
+    _level_weights(expected, floor, hidden, PROFILE_ERROR, PIXEL_ERROR, weight)
+    full, rhs = _level_equations(part, weight, *model.every(stride).windows, plain(model.alive, np.bool_), RIDGE)
     inside = slice(SIZE, SIZE + ny)
     lower = np.ascontiguousarray(full[inside, BAND:].T)
     return _solved(lower, rhs[inside], wander).astype(np.float32)[:, None]

@@ -198,7 +198,7 @@ def offset_sums(image, floor, bad, amplitude, window, first, trace, coef, block,
 
 
 @njit(cache=True, fastmath=FAST)
-def profile_moments(image, weight, amplitude, trace, width, columns, across):
+def profile_moments(image, weight, amplitude, trace, width, columns, across, products, data):
     """Sums over the pixels of some columns from which the normal equations of the profile's B-spline coefficients are made.
 
     Two fibres that share pixels contribute products of their splines, times a function of the fibre.  That function is a
@@ -213,15 +213,11 @@ def profile_moments(image, weight, amplitude, trace, width, columns, across):
         Columns that take part.
     across : (nf, TERMS) float64
         The polynomial terms at each fibre.
-
-    Returns
-    -------
-    products : (k, SHARING, N_COEF, N_COEF, TERMS), by distance of the second fibre from the first; data : (k, N_COEF, TERMS)
+    products : (k, SHARING, N_COEF, N_COEF, TERMS), data : (k, N_COEF, TERMS) float64
+        Zeros, to which the sums are added; the former by distance of the second fibre from the first.
     """
     ny = image.shape[0]
     nf = trace.shape[0]
-    products = np.zeros((columns.size, SHARING, N_COEF, N_COEF, TERMS))
-    data = np.zeros((columns.size, N_COEF, TERMS))
     splines = np.zeros((nf, 2 * SIZE, 4))
     knot = np.zeros((nf, 2 * SIZE), np.int64)
     low, high = np.zeros(nf, np.int64), np.zeros(nf, np.int64)
@@ -263,4 +259,3 @@ def profile_moments(image, weight, amplitude, trace, width, columns, across):
                             out = products[k, d, i + p, knot[f + d, at] + q2]
                             for m in range(TERMS):
                                 out[m] += both * across[f, m]
-    return products, data

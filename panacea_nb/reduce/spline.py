@@ -110,9 +110,8 @@ def _value(coef, lam, start, step):
 
 
 @njit(cache=True)
-def _evaluate(coef, lam, extra, start, step):
-    """Values at the samples."""
-    out = np.zeros(lam.size)
+def _evaluate(coef, lam, extra, start, step, out):
+    """Values at the samples, into ``out``."""
     for s in range(lam.size):
         h, part = _widening(extra[s], step)
         total = _value(coef, lam[s], start, step)
@@ -120,7 +119,6 @@ def _evaluate(coef, lam, extra, start, step):
             sides = _value(coef, lam[s] - h, start, step) + _value(coef, lam[s] + h, start, step)
             total += part * (sides - 2.0 * total)
         out[s] = total
-    return out
 
 
 @njit(cache=True)
@@ -145,10 +143,8 @@ def _inverse_band(factor):
 
 
 @njit(cache=True)
-def _derivatives(coef, lam, start, step):
-    """First and second derivative at the samples [per A, per A^2]."""
-    first = np.zeros(lam.size)
-    second = np.zeros(lam.size)
+def _derivatives(coef, lam, start, step, first, second):
+    """First and second derivative at the samples [per A, per A^2], into ``first`` and ``second``, which hold 0."""
     size = coef.size
     for k in range(lam.size):
         s = (lam[k] - start) / step
@@ -166,7 +162,6 @@ def _derivatives(coef, lam, start, step):
         second[k] = (coef[i] * q + coef[i + 1] * (3 * r - 2) + coef[i + 2] * (3 * q - 2) + coef[i + 3] * r) / (
             step * step
         )
-    return first, second
 
 
 @dataclass(frozen=True)
@@ -189,15 +184,17 @@ class CommonSpectrum:
         """The spectrum at ``wavelength`` [A], seen with a line variance larger by ``extra`` [A^2] than the reference."""
         lam = plain(wavelength, np.float64)
         wide = plain(np.broadcast_to(extra, lam.shape), np.float64)
-        return _evaluate(plain(self.coef, np.float64), lam.ravel(), wide.ravel(), self.start, self.step).reshape(
-            lam.shape
-        )
+        out = np.empty(lam.shape)
+        _evaluate(plain(self.coef, np.float64), lam.ravel(), wide.ravel(), self.start, self.step, out.reshape(-1))
+        return out
 
     def derivatives(self, wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and second derivative of the reference spectrum at ``wavelength``."""
         lam = plain(wavelength, np.float64)
-        first, second = _derivatives(plain(self.coef, np.float64), lam.ravel(), self.start, self.step)
-        return first.reshape(lam.shape), second.reshape(lam.shape)
+        first, second = np.zeros(lam.shape), np.zeros(lam.shape)
+        coef = plain(self.coef, np.float64)
+        _derivatives(coef, lam.ravel(), self.start, self.step, first.reshape(-1), second.reshape(-1))
+        return first, second
 
     def variance(self, wavelength: np.ndarray) -> np.ndarray:
         """Variance of the fitted spectrum at ``wavelength`` (n,), from the inverse normal matrix."""

@@ -240,9 +240,11 @@ def profile_equations(
     across = np.zeros((nf, TERMS))
     across[:, : 2 * PROFILE_DEGREE + 1] = legendre.legvander(position, 2 * PROFILE_DEGREE)
     along = legendre.legvander(2 * columns / (nx - 1) - 1, PROFILE_DEGREE)
-    products, data = profile_moments(
+    products = np.zeros((columns.size, SHARING, N_COEF, N_COEF, TERMS))
+    data = np.zeros((columns.size, N_COEF, TERMS))
+    profile_moments(
         plain(image, np.float32), plain(weight, np.float32), plain(amplitude, np.float64), plain(trace, np.float64),
-        plain(widths, np.float64), columns, across,
+        plain(widths, np.float64), columns, across, products, data,
     )  # fmt: skip
     terms = [(i, j) for i in range(PROFILE_DEGREE + 1) for j in range(PROFILE_DEGREE + 1 - i)]
     m = len(terms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import flat, kernels, rectify, rowlevel, shiftkernels, source, spline
+from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline
 from .cosmics import find_tracks
 from .extract import FiberModel, extract, trace_offsets
 from .kernels import N_COEF
@@ -18,7 +18,7 @@ from .source import lenslet_fractions
 from .spline import fit_common
 from .trace import fit_profile
 
-MODULES = (flat, kernels, rectify, rowlevel, shiftkernels, source, spline)
+MODULES = (arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline)
 
 
 def warm_up() -> None:
@@ -41,6 +41,8 @@ def warm_up() -> None:
     common(wave, 0.1)
     common.derivatives(wave)
     common.variance(wave[0])
+    arrays.lines_between(trace, trace, image.copy())
+    bias.average_row(image, np.float32(1.0), image[0].copy(), image[0].copy())
     flat.convolved_rows(image, flat.gaussian_kernel(1.0))
     rectify.interpolated(wave, *rectify.lanczos_weights(wave, 200))
     one = np.ones(1)

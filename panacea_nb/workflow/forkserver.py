@@ -114,7 +114,7 @@ def _become_kernel(order: dict) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
-        gc.unfreeze()
+        gc.set_threshold(20_000, 20, 20)  # a task lives for seconds; what it shares with its sisters stays frozen
         _start_afresh()
         # The kernel's own watch on its parent, which is this server; its default was read when ipykernel was imported.
         arguments = [*order["arguments"], f"--IPKernelApp.parent_handle={order['parent']}"]
