@@ -205,7 +205,7 @@ def _solved(lower: np.ndarray, rhs: np.ndarray, wander: np.ndarray) -> np.ndarra
     amplifier = np.zeros((ny, 2))
     amplifier[:half, 0] = amplifier[half:, 1] = 1.0
     border = lower[0][:, None] * amplifier
-    for k in range(1, n):
+    for k in range(1, min(n, ny)):
         border[k:] += lower[k, : ny - k, None] * amplifier[:-k]
         border[:-k] += lower[k, : ny - k, None] * amplifier[k:]
     twice = np.repeat(np.column_stack([rhs, border]), 2, axis=0)
