@@ -248,6 +248,8 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
     ideal = 1 / np.sqrt(np.where(ok, share**2 / np.where(ok, true.sigma_grid, 1) ** 2, 0).sum(axis=0))
     use = (error > 0) & np.isfinite(ideal) & (model > 0)
     v["flux"] = float(np.median(flux[use] / model[use]))
+    total = float(np.sqrt(((model[use] / ideal[use]) ** 2).sum() / v["binning"]))  # S/N of an ideal extraction
+    v["flux_sigma"] = 1.25 / total  # of a median
     means, noise = [], []
     for part in bins_of(wave.size, BINS):
         g = np.zeros(wave.size, bool)
@@ -260,8 +262,11 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
     means, noise = np.array(means), np.array(noise)
     noise *= np.sqrt(v["binning"])
     rng = np.random.default_rng(0)
-    expected = np.mean(np.ptp(rng.normal(size=(400, means.size)) * noise, axis=1))
+    ranges = np.ptp(rng.normal(size=(400, means.size)) * noise, axis=1)
+    expected = np.mean(ranges)
     v["trend"] = 100 * float(np.sqrt(max(0.0, np.ptp(means) ** 2 - expected**2)))
+    # what a range that is one sigma wider than expected gives, per sigma at 2.5 of them
+    v["trend_sigma"] = 100 * float(np.sqrt((expected + 2.5 * np.std(ranges)) ** 2 - expected**2)) / 2.5
     smooth = median_filter(flux - model, 101)
     rest = flux - model - smooth
     v["noise"] = robust((rest / ideal)[use])
@@ -272,6 +277,7 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
         at = header["SOURCEW"]
         tx, ty = (np.interp(at, wave, np.asarray(true.spectrum[n], float)) for n in ("x", "y"))
         v["position_mid"] = float(np.hypot(header["SOURCEX"] - tx, header["SOURCEY"] - ty))
+        v["position_mid_sigma"] = 0.6 * float(true.header["SEEING"]) / total  # of a centroid over the sky, each coordinate
         px = header["SOURCEX"] + np.interp(wave, w, x) - np.interp(at, w, x)
         py = header["SOURCEY"] + np.interp(wave, w, y) - np.interp(at, w, y)
         off = px - np.asarray(true.spectrum["x"], float), py - np.asarray(true.spectrum["y"], float)

@@ -160,7 +160,10 @@ def _write(args, scenario: str, seeds: list[int], tables: list[rows.Table], nigh
     """Print and write what is known so far, so that an interrupted benchmark leaves its nights."""
     total = rows.merge(tables)
     heading = f"Scenario {scenario}" + (f", seeds {', '.join(map(str, seeds))}" if seeds else "")
-    intro = f"{heading}: each channel's worst value over the nights; bold where it misses the goal."
+    intro = (
+        f"{heading}: each channel's worst value over the nights; bold where it misses the goal, italics where the noise"
+        " of the simulated photons themselves explains it (2.5 sigma)."
+    )
     accuracy = rows.markdown(total)
     missed = rows.missed(total)
     cost = timing.markdown(nights, ratio)

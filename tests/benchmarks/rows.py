@@ -90,17 +90,17 @@ def measure(scores: list[Score]) -> dict[str, list[Value]]:
         "sky_ratio": _mean(of(*FIELDS), "sky_ratio"),
         "pull": _each(of(*FIELDS), "pull"),
         "correlation": _each(of(*FIELDS), "correlation"),
-        "star_flux": _each(of(*STARS), "flux"),
-        "faint_flux": _each(of("point"), "flux"),
-        "star_trend": _each(of(*STARS), "trend"),
-        "faint_trend": _each(of("point"), "trend"),
+        "star_flux": _each(of(*STARS), "flux", noise=True),
+        "faint_flux": _each(of("point"), "flux", noise=True),
+        "star_trend": _each(of(*STARS), "trend", noise=True),
+        "faint_trend": _each(of("point"), "trend", noise=True),
         "pair": [Value(pair_difference(*pair))] if len(pair := of("point")[:2]) == 2 else [],
         "noise": _each(of(*POINTS), "noise"),
         "noise_error": _each(of(*POINTS), "noise_error"),
         "lines": [v for s in of(*POINTS) for v in _lines(s)],
         "galaxy_line": [Value(v) for s in scores for n, v in s.values.items() if n.startswith("galaxy_line")],
         "position_path": _each(of(*POINTS), "position_path"),
-        "position_mid": _each(of(*POINTS), "position_mid"),
+        "position_mid": _each(of(*POINTS), "position_mid", noise=True),
         "cosmics_left": _each(scores, "cosmics_left"),
         "flagged_clean": _each(scores, "flagged_clean"),
     }
@@ -125,7 +125,8 @@ def _mean(scores: list[Score], name: str, *, absolute: bool = False, noise: bool
 def _each(scores: Iterable[Score], name: str, *, noise: bool = False) -> list[Value]:
     # a point source that was not found has neither flux nor position: that is no number, and misses the goal
     return [
-        Value(s.values.get(name, math.nan), NOISE * s.values.get(f"{name}_sigma", 0.0) if noise else 0.0) for s in scores
+        Value(s.values.get(name, math.nan), NOISE * s.values.get(f"{name}_sigma", 0.0) if noise else 0.0)
+        for s in scores
     ]
 
 
@@ -157,7 +158,10 @@ def merge(nights: Iterable[Table]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    """The table: row, Panacea, goal, and each channel's worst value, in bold where it misses the goal."""
+    """The table: row, Panacea, goal, and each channel's worst value.
+
+    In bold where it misses the goal, in italics where the noise that is allowed beside the goal explains it.
+    """
     channels = [name for name in CHANNELS if name in table]
     head = ["", "Panacea", "goal", *channels]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -171,7 +175,9 @@ def markdown(table: Table) -> str:
                 continue
             found, met = worst(row, name, table[name][row])
             text = f"{found.value:.{facts['digits']}f}"
-            cells.append(text if met else f"**{text}**")
+            wanted = goal(row, name)
+            noisy = wanted is not None and wanted.excess(Value(found.value)) > 0
+            cells.append(f"**{text}**" if not met else f"*{text}*" if noisy else text)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
