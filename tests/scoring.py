@@ -82,6 +82,13 @@ def window_shifts(observed, error, true, wave, good) -> tuple[np.ndarray, np.nda
     return np.array(shifts), np.array(weights)
 
 
+def correlation_of(pull: np.ndarray, good: np.ndarray, lag: int) -> float:
+    """Correlation of samples (nf, nw) that lie ``lag`` apart along wavelength."""
+    both = good[:, lag:] & good[:, :-lag]
+    product = float(np.mean(np.clip(pull[:, lag:] * pull[:, :-lag], -9, 9)[both]))
+    return product / max(robust(pull[good]), 1e-9) ** 2
+
+
 def bins_of(size: int, count: int) -> list[slice]:
     edges = np.linspace(0, size, count + 1).astype(int)
     return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
@@ -176,7 +183,6 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     v = score.values
     v["exptime"] = float(true.header["EXPTIME"])
     v["binning"] = float(true.header["BINNING"])  # neighbouring samples of the grid that share one read-out pixel
-    v["wave_bias"], v["wave_rms"] = wavelength_shift(observed, error, true.sky + source, wave, good)
     n = wave.size // 16 * 16
     blocks = rest[blank][:, :n].reshape(int(blank.sum()), -1, 16)
     count = np.isfinite(blocks).sum(axis=2)
@@ -190,8 +196,11 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     v["sky_lines"] = float(np.sqrt(np.mean(np.clip(on, -8, 8) ** 2))) if on.size > 100 else float("nan")
     pull = (skysub - source) / np.where(b, error, 1)
     v["pull"] = robust(pull[b])
-    both = b[:, 1:] & b[:, :-1]
-    v["correlation"] = float(np.mean(np.clip(pull[:, 1:] * pull[:, :-1], -9, 9)[both]) / max(v["pull"], 1e-9) ** 2)
+    v["correlation"] = correlation_of(pull, b, 1)
+    # What a weighted sum over some samples is noisier by than single samples say.
+    correlated = 1 + 2 * sum(correlation_of(pull, b, lag) for lag in (1, 2, 3))
+    wide = error * np.sqrt(max(correlated, 1.0))
+    v["wave_bias"], v["wave_rms"] = wavelength_shift(observed, wide, true.sky + source, wave, good)
     residual = np.where(b, skysub - source, 0.0)
     for name, part in (("sky_bias", ~lines), ("sky_bias_lines", lines)):
         total = np.where(b, true.sky, 0)[:, part].sum()
