@@ -15,6 +15,7 @@ def bias(master, dark) -> dict[str, float]:
         "read_noise_bottom": float(master.rdnoise[0]),
         "read_noise_top": float(master.rdnoise[1]),
         "bias_drift": drift,
+        "row_wander": float(np.hypot(*master.wander[:, :2].T).max()),
         "bad_pixels": 100 * float((master.bad | dark.hot).mean()),
     }
 
