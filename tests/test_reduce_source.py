@@ -7,14 +7,8 @@ import pytest
 
 from panacea_nb.instrument import LENSLET_PITCH, channel
 from panacea_nb.reduce.chunks import chunk_means
-from panacea_nb.reduce.source import (
-    PointSource,
-    Refraction,
-    extract_source,
-    find_source,
-    lenslet_fractions,
-    source_shapes,
-)
+from panacea_nb.reduce.optimal import extract_source
+from panacea_nb.reduce.source import PointSource, Refraction, find_source, lenslet_fractions, source_shapes
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NW = POSITIONS.shape[0], 360
@@ -302,3 +296,20 @@ def test_light_of_a_disk_is_all_in_the_field_and_falls_as_it_should(fwhm, steepn
     assert at[1] / at[0] == pytest.approx(0.5, rel=1e-6)
     scale = fwhm / 2 / np.sqrt((1 + np.log(2) / steepness) ** 2 - 1) / steepness  # of the exponential far out
     assert np.log(at[2] / at[3]) == pytest.approx(2.0 / scale, rel=0.02)
+
+
+def test_an_error_that_all_fibres_share_is_in_the_errors_and_mostly_taken_out():
+    """A bright star over a sky that is off by as much as a fibre's noise, the same in all fibres at a wavelength."""
+    rng = np.random.default_rng(170)
+    shape = light(0.4, -0.7, 1.4)
+    flux = 4000.0
+    variance = NOISE**2 * (1 + shape * flux / SKY)
+    shared = np.full(shape.shape, NOISE)
+    off = NOISE * rng.normal(size=(1, NW))
+    data = shape * flux + np.sqrt(variance) * rng.normal(size=shape.shape) + off
+    known = extract_source(shape, data, variance + shared**2, np.full(shape.shape, SKY), np.ones(shape.shape, bool), shared)
+    plain = extract_source(shape, data, variance + shared**2, np.full(shape.shape, SKY), np.ones(shape.shape, bool))
+    assert np.std((known.flux - flux) / known.error) == pytest.approx(1.0, abs=0.1)
+    assert known.flux.mean() == pytest.approx(flux, rel=1e-3)
+    assert np.std(plain.flux) > 1.5 * np.std(known.flux)
+    assert np.std((plain.flux - flux) / plain.error) > 1.3

@@ -7,7 +7,7 @@ import pytest
 
 from panacea_nb.instrument import channel, find_standard, mean_telluric
 from panacea_nb.reduce.flux import standard_response
-from panacea_nb.reduce.source import ExtractedSpectrum
+from panacea_nb.reduce.optimal import ExtractedSpectrum
 from panacea_nb.reduce.telluric import (
     Transmission,
     at_airmass,

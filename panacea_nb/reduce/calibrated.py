@@ -16,8 +16,9 @@ from .cube import Grid, build_cube, collapse, spaxel_grid
 from .fieldmodel import usable_samples
 from .flux import FluxScale
 from .maskbits import DQ
+from .optimal import ExtractedSpectrum, extract_source
 from .rectify import rectify
-from .source import ExtractedSpectrum, PointSource, Refraction, extract_source, find_source, source_shapes
+from .source import PointSource, Refraction, find_source, source_shapes
 from .sourceprior import prior_from_dict
 from .spline import CommonSpectrum
 from .telluric import Transmission, correct
@@ -163,7 +164,8 @@ def calibrate(
         positions, grid, np.where(good, skysub - under - beside, 0.0), error**2 * correlated, sky_flux + under, good, refraction,
         wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(sky.meta["level_scatter"]),
     )  # fmt: skip
-    spectrum, shapes, limit = _spectrum(source, second, field, centre)
+    shared = np.sqrt(np.maximum(sky_var, 0)) * factor
+    spectrum, shapes, limit = _spectrum(source, second, field, centre, shared)
     own_light = skysub - beside if options.extraction == "aperture" else skysub
     spectrum, extraction = extract_as_asked(
         options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
@@ -221,18 +223,18 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
     return np.where(outside, 0.0, density), variance
 
 
-def _spectrum(source: PointSource | None, second: PointSource | None, field: tuple, centre: float):
+def _spectrum(source: PointSource | None, second: PointSource | None, field: tuple, centre: float, shared: np.ndarray):
     """Spectrum of the source, or zeros; shapes; and the 5-sigma limit of a point source in mid-field."""
     positions, grid, skysub, variance, sky, good, refraction = field
     data = (skysub, variance, sky, good)
     if source is None:
         zero = np.zeros(grid.size)
         blank = PointSource(0.0, 0.0, centre, 1.5, -0.2, 3.5, 0.0, {}, True, 0.0, zero[:1], zero[:1], zero[:1])
-        found = extract_source(source_shapes(blank, positions, grid, refraction), *data)
+        found = extract_source(source_shapes(blank, positions, grid, refraction), *data, shared)
         return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, _limit(found)
     shapes = source_shapes(source, positions, grid, refraction)
     if second is None:
-        spectrum = extract_source(shapes, *data)
+        spectrum = extract_source(shapes, *data, shared)
     else:
         spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data)
     return spectrum, shapes, _limit(spectrum)

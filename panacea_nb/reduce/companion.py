@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from ..decisions import Decision
-from .source import ExtractedSpectrum, PointSource, Refraction, find_source, source_shapes
+from .optimal import ExtractedSpectrum
+from .source import PointSource, Refraction, find_source, source_shapes
 from .sourceprior import ShapePrior, SourcePrior
 
 DETECTION = 8.0  # S/N: what the first source's model leaves is not pure noise

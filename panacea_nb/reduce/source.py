@@ -465,36 +465,3 @@ def source_shapes(
         return ((1 - r)[:, None] * at[k] + r[:, None] * at[k + 1]).T
     fibers = np.arange(positions.shape[0])[:, None]
     return (1 - r) * at[k, fibers] + r * at[k + 1, fibers]
-
-
-@dataclass(frozen=True)
-class ExtractedSpectrum:
-    """Attributes
-    ----------
-    flux, error : (nw,), of the whole source, and 1 sigma; 0 where nothing could be measured
-    sky, sky_error : (nw,), sky through the same weights
-    share : (nw,) float, part of the source's light that fell on usable fibres
-    """
-
-    flux: np.ndarray
-    error: np.ndarray
-    sky: np.ndarray
-    sky_error: np.ndarray
-    share: np.ndarray
-
-
-def extract_source(
-    shape: np.ndarray, value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray
-) -> ExtractedSpectrum:
-    """Optimal extraction with the source's own shape as profile (Horne 1986), normalised to all of its light.
-
-    All arrays (nf, nw).  ``sky`` is summed with the same weights, as users of the spectrum files expect.
-    """
-    usable = good & (variance > 0)
-    w = np.where(usable, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
-    norm = (w * shape**2).sum(axis=0)
-    safe = np.where(norm > 0, norm, 1.0)
-    flux = np.where(norm > 0, (w * shape * value).sum(axis=0) / safe, 0.0)
-    error = np.where(norm > 0, 1.0 / np.sqrt(safe), 0.0)
-    sky_flux = np.where(norm > 0, (w * shape * sky).sum(axis=0) / safe, 0.0)
-    return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (shape * usable).sum(axis=0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .flux import TELLURIC_BANDS, Response
-from .source import ExtractedSpectrum
+from .optimal import ExtractedSpectrum
 
 MIN_TRANSMISSION = 0.1  # where less comes through, nothing can be said of the flux
 MEAN_ERROR = (

@@ -1,0 +1,52 @@
+"""Optimal extraction of a source from the fibres it falls on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ExtractedSpectrum:
+    """Attributes
+    ----------
+    flux, error : (nw,), of the whole source, and 1 sigma; 0 where nothing could be measured
+    sky, sky_error : (nw,), sky through the same weights
+    share : (nw,) float, part of the source's light that fell on usable fibres
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+    sky: np.ndarray
+    sky_error: np.ndarray
+    share: np.ndarray
+
+
+def extract_source(
+    shape: np.ndarray,
+    value: np.ndarray,
+    variance: np.ndarray,
+    sky: np.ndarray,
+    good: np.ndarray,
+    shared: np.ndarray | None = None,
+) -> ExtractedSpectrum:
+    """Optimal extraction with the source's own shape as profile (Horne 1986), normalised to all of its light.
+
+    All arrays (nf, nw).  ``shared`` is the part of the 1-sigma error that all fibres have in common at a wavelength, that of the
+    sky model: a bright star's light is summed over so many fibres that it counts for more than their own noise.  The fibres'
+    covariance is diagonal but for it, so the best weights follow by the formula of Sherman and Morrison.  ``sky`` is summed with
+    the weights of the shape alone, as users of the spectrum files expect.
+    """
+    usable = good & (variance > 0)
+    common = np.zeros_like(variance) if shared is None else np.where(usable, shared, 0.0)
+    own = np.where(usable, np.maximum(variance - common**2, 0.05 * variance), np.inf)
+    w = 1.0 / own
+    cross = (w * shape * common).sum(axis=0) / (1.0 + (w * common**2).sum(axis=0))
+    weights = w * (shape - common * cross)
+    norm = (weights * shape).sum(axis=0)
+    safe = np.where(norm > 0, norm, 1.0)
+    flux = np.where(norm > 0, (weights * value).sum(axis=0) / safe, 0.0)
+    error = np.where(norm > 0, 1.0 / np.sqrt(safe), 0.0)
+    sky_flux = np.where(norm > 0, (w * shape * sky).sum(axis=0) / np.maximum((w * shape**2).sum(axis=0), 1e-300), 0.0)
+    return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (shape * usable).sum(axis=0))
