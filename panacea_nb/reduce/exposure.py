@@ -133,7 +133,7 @@ def extract_exposure(
             decisions.append(Decision("NOSKYFIT", f"no sky for cosmic rays and wavelength zero: {error}", "warn"))
             break
         native = sky.native()
-        likely, sure = smooth_source(result.amplitude - native, np.sqrt(result.variance), good)
+        likely, sure = smooth_source(result.amplitude - native, np.sqrt(np.maximum(result.variance, 0)), good)
         predicted = np.where(model.alive[:, None], np.maximum(native + likely, 0), 0)
         expected = moved.image(predicted, image.shape[0])
         spikes = find_spikes(result.amplitude, result.variance, good, predicted)
