@@ -84,11 +84,12 @@ def test_forked_and_plain_kernels_give_the_same_and_are_as_private(execute):
 
 
 def test_a_worker_that_was_made_ready_forks_its_first_kernel(execute, monkeypatch):
-    monkeypatch.delenv(forked.VARIABLE, raising=False)
+    for name in (forked.VARIABLE, *kernel._THREADS):  # with threads of its own it could not be forked
+        monkeypatch.delenv(name, raising=False)
     worker.make_ready()
+    assert forked._server.ready()
     _, session = execute("fork", "1")
     assert session.warm
-    assert forked._server.ready()
 
 
 def test_kernels_load_neither_debugger_nor_history(execute):

@@ -44,6 +44,17 @@ class KernelStartError(PanaceaError):
     """No kernel could be started; nothing of the notebook has run."""
 
 
+def shared_environment() -> dict[str, str]:
+    """What all kernels of this worker, and the process they are forked from, have in their environment."""
+    return {
+        **os.environ,
+        **dict.fromkeys(_THREADS, "1"),
+        "PYTHONPATH": processes.python_path(),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
+
+
 def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
     """The environment of a kernel whose caches, settings and runtime files all lie in ``folder``."""
     places = {
@@ -62,12 +73,8 @@ def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, st
         for known in fonts.glob("fontlist*.json"):
             shutil.copy(known, folder / "mpl" / known.name)
     environment = {
-        **os.environ,
+        **shared_environment(),
         **{name: str(folder / place) for name, place in places.items()},
-        **dict.fromkeys(_THREADS, "1"),
-        "PYTHONPATH": processes.python_path(),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "JUPYTER_PLATFORM_DIRS": "1",
         **variables,
     }
     return {name: value for name, value in environment.items() if value != "" or name in variables}

@@ -88,9 +88,9 @@ def staging_root(night_dir: Path) -> Path:
 
 def make_ready() -> None:
     """Have loaded in this process what every task needs, and its warm process ready: before its first task, which would wait."""
-    from . import forked, kernel  # noqa: F401 - brings papermill
+    from . import forked, kernel
 
-    forked.server(dict(os.environ), wait=True)
+    forked.server(kernel.shared_environment(), wait=True)
 
 
 def run_task(order_values: dict[str, Any]) -> dict[str, Any]:
