@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import toy_workflow as toy
 
-from panacea_nb.workflow import forked, kernel, scratch
+from panacea_nb.workflow import forked, kernel, scratch, worker
 from panacea_nb.workflow.lock import process_start
 from panacea_nb.workflow.status import State
 
@@ -81,6 +81,24 @@ def test_forked_and_plain_kernels_give_the_same_and_are_as_private(execute):
     assert len({one["cwd"] for one in told}) == 3
     assert len({one["pid"] for one in told}) == 3
     assert len({tuple(one["random"]) for one in told}) == 3
+
+
+def test_a_worker_that_was_made_ready_forks_its_first_kernel(execute, monkeypatch):
+    for name in (forked.VARIABLE, *kernel._THREADS):  # with threads of its own it could not be forked
+        monkeypatch.delenv(name, raising=False)
+    worker.make_ready()
+    assert forked._server.ready()
+    _, session = execute("fork", "1")
+    assert session.warm
+
+
+def test_kernels_load_neither_debugger_nor_history(execute):
+    told = "import sys; print('debugpy' in sys.modules, get_ipython().history_manager.enabled, In[-1][:6])"
+    for mode in ("plain", "fork"):
+        outputs, _ = execute(mode, told)
+        loaded, history, source = outputs[2][0]["text"].split()
+        assert (history, source) == ("False", "import")
+    assert loaded == "False"
 
 
 def test_exit_codes_of_forked_kernels_are_the_real_ones(execute):

@@ -256,8 +256,8 @@ class Deaf:
         self.status_dir = Layout(out, toy.TOY_NIGHT).status_dir
         self.lost = 0
 
-    def start(self) -> None:
-        self.serial.start()
+    def start(self, tasks: int = 0) -> None:
+        self.serial.start(tasks)
 
     def submit(self, order) -> Future:
         if self.lost:

@@ -335,7 +335,7 @@ class Driver:
     def _start_engine(self) -> None:
         assert self.engine is not None
         self.engine_starts += 1
-        self.engine.start()
+        self.engine.start(len(self.ready) + len(self.waiting) + 1)
 
     def _stop_engine(self, *, now: bool) -> None:
         if self.engine is None:

@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 from ..errors import PanaceaError
 from . import files, processes, supervise
-from .worker import Order, run_task
+from .worker import Order, make_ready, run_task
 
 RETRIES = 2  # of a task whose worker was lost; a task that failed is never tried again
 _HEARTBEAT = 2  # s
@@ -36,8 +37,8 @@ class Engine(Protocol):
 
     slots: int
 
-    def start(self) -> None:
-        """Make ready to take tasks."""
+    def start(self, tasks: int = 0) -> None:
+        """Make ready to take tasks; ``tasks`` of them are waiting."""
 
     def submit(self, order: Order) -> Future:
         """Run a task; the future gives what `panacea_nb.workflow.worker.run_task` returns."""
@@ -57,7 +58,7 @@ class SerialEngine:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
 
-    def start(self) -> None:
+    def start(self, tasks: int = 0) -> None:
         """Start the thread."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="task")
 
@@ -111,18 +112,20 @@ class ParslEngine:
         self._app: Any = None
         self._before: dict[str, str | None] = {}
 
-    def start(self) -> None:
-        """Start interchange and workers; returns before the workers are up."""
+    def start(self, tasks: int = 0) -> None:
+        """Start interchange and workers, and have as many as ``tasks`` made ready; returns before the workers are up."""
         for earlier in self._run_dir.glob("*"):  # Parsl would count 000, 001, ... for ever
             files.remove_tree(earlier)
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._set_environment({**processes.environment(self._token), "PYTHONPATH": processes.python_path()})
         with _interrupts_ignored():
             self._load()
+        prepare = self._python_app(make_ready)
+        for _ in range(min(tasks, self.slots)):
+            prepare()  # a worker that is being made ready takes no other order, so each gets one; if it fails, tasks still run
 
     def _load(self) -> None:
         # Here, because importing Parsl takes half a second that a run with nothing to do can save.
-        from parsl import python_app
         from parsl.config import Config
         from parsl.dataflow.dflow import DataFlowKernel
         from parsl.executors import HighThroughputExecutor
@@ -165,7 +168,12 @@ class ParslEngine:
         )
         logging.getLogger("parsl").setLevel(logging.CRITICAL)
         self._kernel = DataFlowKernel(config)
-        self._app = python_app(run_task, data_flow_kernel=self._kernel, cache=False)
+        self._app = self._python_app(run_task)
+
+    def _python_app(self, function: Callable) -> Any:
+        from parsl import python_app
+
+        return python_app(function, data_flow_kernel=self._kernel, cache=False)
 
     def submit(self, order: Order) -> Future:
         """Hand a task to a worker."""

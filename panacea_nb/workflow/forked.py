@@ -28,6 +28,7 @@ from .lock import process_start
 VARIABLE = "PANACEA_NB_KERNEL"  # fork or plain
 _WARM_UP = 120.0  # s: imports from a cold network disk
 _ANSWER = 10.0  # s in which a fork must have happened
+_LOOK = 0.004  # s between two looks at a kernel that is about to end
 
 
 class ForkServer:
@@ -120,7 +121,7 @@ class ForkedKernel:
         if self.returncode is None and (self._start is None or process_start(self.pid) != self._start):
             deadline = time.monotonic() + 2.0
             while not self._note.exists() and time.monotonic() < deadline:
-                time.sleep(0.02)  # its parent, the server, is about to write it down
+                time.sleep(_LOOK)  # its parent, the server, is about to write it down
             try:
                 self.returncode = int(self._note.read_text())
             except (OSError, ValueError):
@@ -133,7 +134,7 @@ class ForkedKernel:
         while self.poll() is None:
             if deadline is not None and time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired("kernel", timeout or 0.0)
-            time.sleep(0.02)
+            time.sleep(_LOOK)
         assert self.returncode is not None
         return self.returncode
 
@@ -175,8 +176,8 @@ def wanted() -> bool:
     return os.environ.get(VARIABLE, default) == "fork"
 
 
-def server(environment: dict[str, str]) -> ForkServer | None:
-    """The warm process of this worker when it is ready; the first call starts it, and does not wait for it."""
+def server(environment: dict[str, str], *, wait: bool = False) -> ForkServer | None:
+    """The warm process of this worker when it is ready; the first call starts it, and only ``wait`` waits for it."""
     global _server
     if not wanted():
         return None
@@ -191,7 +192,7 @@ def server(environment: dict[str, str]) -> ForkServer | None:
         if fonts is not None:
             own["MPLCONFIGDIR"] = str(fonts)
         _server = ForkServer(own)
-    return _server if _server.ready(wait=os.environ.get(VARIABLE) == "fork") else None
+    return _server if _server.ready(wait=wait or os.environ.get(VARIABLE) == "fork") else None
 
 
 def stop() -> None:

@@ -41,8 +41,16 @@ WARM = (
     "panacea_nb.products.headers",
     "panacea_nb.instrument.tables",
 )
+# What a kernel would import before its first cell.
+KERNEL = (
+    "ipykernel.debugger",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "tornado.platform.asyncio",
+)
 EXIT_NAME = "exit-code"
-_LOOK = 0.1  # s between two looks for ended kernels
 
 
 def main() -> None:
@@ -52,9 +60,12 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # nothing that an import prints gets between the replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in PRELOAD:
+    # Nobody debugs these kernels, and debugpy takes each of them longer than all the rest of its start.
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    for name in (*PRELOAD, *KERNEL):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    del sys.modules["debugpy"]
     for name in WARM:
         with contextlib.suppress(Exception):  # what fails here fails in the notebook that needs it, and is reported there
             importlib.import_module(name).warm_up()
@@ -69,8 +80,15 @@ def main() -> None:
 def _serve(requests: int, replies: int) -> None:
     kernels: dict[int, str] = {}
     pending = b""
+    ended, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # so that nobody waits for a look at the children
     while True:
-        if select.select([requests], [], [], _LOOK if kernels else None)[0]:
+        heard = select.select([requests, ended], [], [])[0]
+        if ended in heard:
+            os.read(ended, 1 << 10)
+        if requests in heard:
             block = os.read(requests, 1 << 16)
             if not block:
                 break  # the worker is gone; kernels notice that their parent is
@@ -80,8 +98,10 @@ def _serve(requests: int, replies: int) -> None:
                 order = {**json.loads(line), "parent": os.getpid()}
                 pid = os.fork()
                 if pid == 0:
-                    os.close(requests)
-                    os.close(replies)
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for handle in (requests, replies, ended, told):
+                        os.close(handle)
                     _become_kernel(order)
                 with contextlib.suppress(OSError):
                     os.setpgid(pid, pid)

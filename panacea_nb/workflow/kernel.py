@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import shutil
 import signal
+import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import zmq
+from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError
@@ -29,11 +34,25 @@ from . import forked, processes, scratch
 ENGINE = "panacea_nb"
 START_ATTEMPTS = 3
 START_TIMEOUT = 120.0  # s: importing ipykernel from a cold network disk
+_RECONNECT = 10  # ms between two tries to reach sockets that the kernel has not opened yet; ZeroMQ's own are 100
+_OUTPUTS = 0.02  # s: without an answer on the channel of outputs it was not connected when the kernel was asked
+_END = 5.0  # s that a killed kernel may take to give back its memory
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class KernelStartError(PanaceaError):
     """No kernel could be started; nothing of the notebook has run."""
+
+
+def shared_environment() -> dict[str, str]:
+    """What all kernels of this worker, and the process they are forked from, have in their environment."""
+    return {
+        **os.environ,
+        **dict.fromkeys(_THREADS, "1"),
+        "PYTHONPATH": processes.python_path(),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
 
 
 def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
@@ -54,15 +73,38 @@ def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, st
         for known in fonts.glob("fontlist*.json"):
             shutil.copy(known, folder / "mpl" / known.name)
     environment = {
-        **os.environ,
+        **shared_environment(),
         **{name: str(folder / place) for name, place in places.items()},
-        **dict.fromkeys(_THREADS, "1"),
-        "PYTHONPATH": processes.python_path(),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "JUPYTER_PLATFORM_DIRS": "1",
         **variables,
     }
     return {name: value for name, value in environment.items() if value != "" or name in variables}
+
+
+class ReadyClient(AsyncKernelClient):
+    """A client that takes the kernel for ready as soon as it is."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Wait until the kernel answers, and what it tells arrives on the channel of outputs too.
+
+        Jupyter's own then listens to that channel until nothing has come for 0.2 s; what is left there belongs to
+        requests made here, and nbclient passes over it.
+
+        Raises
+        ------
+        RuntimeError
+            If the kernel has died or does not answer in time.
+        """
+        end = time.monotonic() + (START_TIMEOUT if timeout is None else timeout)
+        while True:
+            self.kernel_info()
+            with contextlib.suppress(queue.Empty):
+                await self.get_shell_msg(timeout=1)
+                await self.get_iopub_msg(timeout=_OUTPUTS)
+                return
+            if not await self._async_is_alive():
+                raise RuntimeError("the kernel died before it was ready")
+            if time.monotonic() > end:
+                raise RuntimeError("the kernel did not answer in time")
 
 
 class PrivateKernelManager(AsyncKernelManager):
@@ -74,8 +116,10 @@ class PrivateKernelManager(AsyncKernelManager):
             ip=str(folder / "s"),
             connection_file=str(folder / "kernel.json"),
             kernel_name="python3",
+            client_factory=ReadyClient,
             **kwargs,
         )
+        self.context.setsockopt(zmq.RECONNECT_IVL, _RECONNECT)
 
     def fork_from(self, server: forked.ForkServer) -> None:
         """Get the kernel by a fork of a warm process instead of a start."""
@@ -162,8 +206,9 @@ class PrivateKernelEngine(Engine):
         assert session is not None, "this engine is used by the workflow's worker only"
         session.notebook = nb_man.nb
         client = _Client(
-            nb_man, session, kernel_name="python3", timeout=execution_timeout, startup_timeout=START_TIMEOUT
-        )
+            nb_man, session, kernel_name="python3", timeout=execution_timeout, startup_timeout=START_TIMEOUT,
+            extra_arguments=["--HistoryManager.enabled=False"],  # nobody will look for these inputs in a history
+        )  # fmt: skip
         start_kernel(client, session)
         try:
             client.execute(cleanup_kc=False)
@@ -215,6 +260,8 @@ def stop_kernel(client: PapermillNotebookClient) -> None:
     pid = getattr(manager.provisioner, "pid", None)
     if pid:
         kill_kernel(pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            manager.provisioner.process.wait(_END)  # here, because Jupyter looks every 0.1 s only
     client.shutdown_kernel = "immediate"
     with contextlib.suppress(RuntimeError, OSError):
         client._cleanup_kernel()

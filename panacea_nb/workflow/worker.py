@@ -86,6 +86,13 @@ def staging_root(night_dir: Path) -> Path:
     return night_dir / "work" / ".staging"
 
 
+def make_ready() -> None:
+    """Have loaded in this process what every task needs, and its warm process ready: before its first task, which would wait."""
+    from . import forked, kernel
+
+    forked.server(kernel.shared_environment(), wait=True)
+
+
 def run_task(order_values: dict[str, Any]) -> dict[str, Any]:
     """Run a task in this process; the one function that an engine calls.
 

@@ -118,8 +118,7 @@ def read_noise(image, bias) -> Drawing:
             beyond.append(float("nan"))
             continue
         values = (values - np.median(values)) / sigma
-        edges = np.linspace(-8, 8, 97)
-        count, _ = np.histogram(values, edges)
+        count, edges = np.histogram(values, 96, (-8, 8))
         centre = 0.5 * (edges[1:] + edges[:-1])
         ax.stairs(
             np.maximum(count, 0.3), edges, fill=True, color=color, alpha=0.45, label="frame − master", baseline=0.3

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
@@ -25,6 +26,8 @@ BLUE, ORANGE, GREEN, PINK, SKY, YELLOW = show.CYCLE
 DARK, GREY, LIGHT = "#333333", "#7f7f7f", "#d0d0d0"
 IMAGE, LEVEL, DIVERGING = "viridis", "cividis", "RdBu_r"
 SHADES = 64  # steps of a colour map: finer ones are not seen, and noise in them makes large files
+
+SAMPLE = 30_000  # pixels by which the colours of a palette are chosen
 
 STYLE = {
     "font.size": 10.5,
@@ -45,6 +48,7 @@ STYLE = {
     "image.interpolation": "nearest",
     "axes.formatter.limits": (-4, 6),
     "axes.formatter.use_mathtext": False,
+    "text.hinting": "force_autohint",  # a tenth faster than what fonts bring of their own
     # Names of targets come from headers: a dollar sign in one is no formula.
     "text.parse_math": False,
 }
@@ -61,14 +65,88 @@ class QuickCanvas(FigureCanvasAgg):
     A palette of 256 colours makes the files two to three times smaller.
     """
 
+    def draw(self) -> None:
+        """Draw, with `draw_axis` in place of Matplotlib's own where it draws the same."""
+        for axes in self.figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                if isinstance(axis.get_minor_locator(), NullLocator):
+                    axis.draw = functools.partial(draw_axis, axis)
+        super().draw()
+
     def print_figure(self, filename, *args, **kwargs) -> None:
         """Write the figure as PNG to a file or buffer; everything but the file is ignored."""
         self.draw()
-        image = Image.frombuffer(
-            "RGBA", self.get_width_height(), bytes(self.buffer_rgba()), "raw", "RGBA", 0, 1
-        ).convert("RGB")
-        few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few = with_palette(np.asarray(self.buffer_rgba()))
         few.save(filename, format="png", dpi=(show.DPI, show.DPI))
+
+
+def draw_axis(axis: Axis, renderer) -> None:
+    """Draw an axis that has no minor ticks, with one tick that is moved from place to place.
+
+    Matplotlib makes an object of five parts for each tick and goes through them all thrice, which is a fifth of the time of a
+    figure.
+    """
+    if not axis.get_visible():
+        return
+    places = np.asarray(axis.get_majorticklocs(), float)
+    words = axis.major.formatter.format_ticks(places)
+    low, high = sorted(axis.get_transform().transform(axis.get_view_interval()))
+    at = axis.get_transform().transform(places)
+    slack = 1e-10 * (high - low)
+    boxes: tuple[list, list] = [], []
+    drawn_ticks: set = set()
+    for place, word, inside in zip(places, words, (at >= low - slack) & (at <= high + slack), strict=True):
+        if not inside:
+            continue
+        tick = axis.get_major_ticks(1)[0]
+        tick.update_position(place)
+        for text, box in zip((tick.label1, tick.label2), boxes, strict=True):
+            text.set_text(word)
+            if text.get_visible():
+                box.append(text.get_window_extent(renderer))
+        tick.draw(renderer)
+        drawn_ticks.add(tick)
+    # Asked by spine and label for their place; to answer, Matplotlib would make all ticks.
+    axis._update_ticks = lambda: list(drawn_ticks)
+    axis._get_tick_boxes_siblings = lambda renderer: boxes
+    axis._update_label_position(renderer)
+    axis.label.draw(renderer)
+    axis._update_offset_text_position(*boxes)
+    axis.offsetText.set_text(axis.major.formatter.get_offset())
+    axis.offsetText.draw(renderer)
+    axis.stale = False
+
+
+def with_palette(rgba: np.ndarray) -> Image.Image:
+    """An image (ny, nx, 4) of bytes in at most 256 colours, its transparency ignored.
+
+    Colours that differ by less than 4 of 255 are one: then there are some hundred of them, and their median cut is
+    quick, while that of all pixels would take as long as half of the drawing.
+    """
+    pixel = np.ascontiguousarray(rgba).view("<u4")[..., 0]
+    cell = ((pixel >> 2) & 0x3F) | ((pixel >> 4) & 0xFC0) | ((pixel >> 6) & 0x3F000)
+    count = np.bincount(cell.ravel(), minlength=1 << 18)
+    color = np.zeros(count.size, "<u4")
+    color[cell] = pixel
+    color[-1] = 0xFFFFFF  # paper stays white
+    count[-1] += 1
+    used = np.flatnonzero(count)
+    shades = color[used].view(np.uint8).reshape(-1, 4)[:, :3]
+    index = np.arange(used.size)
+    if used.size > 256:
+        # Paper (the last) has a colour of its own; the others count as often as they are seen, of which a sample is enough.
+        inks = count[used[:-1]]
+        often = 1 + inks * SAMPLE // inks.sum()
+        strip = Image.fromarray(np.repeat(shades[:-1], often, axis=0)[None])
+        few = strip.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        index = np.append(np.asarray(few)[0][np.cumsum(often) - 1], 255)
+        palette = np.reshape(few.getpalette(), (-1, 3))[:255]
+        shades = np.vstack([palette, np.full((256 - len(palette), 3), 255)])
+    lookup = np.zeros(count.size, np.uint8)
+    lookup[used] = index
+    image = Image.fromarray(lookup[cell])
+    image.putpalette(np.asarray(shades, np.uint8).tobytes())
+    return image
 
 
 def drawn(function: Callable[..., Drawing]) -> Callable[..., None]:

@@ -66,7 +66,7 @@ def pixel_flat(pixels) -> Drawing:
     ax = fig.add_subplot(cells[2])
     values = finite(percent[::3, ::3][known[::3, ::3]])
     if values.size:
-        count, edges = np.histogram(values, np.linspace(-10, 10, 81))
+        count, edges = np.histogram(values, 80, (-10, 10))
         ax.stairs(np.maximum(count, 0.5), edges, fill=True, color=DARK, alpha=0.55, baseline=0.5)
         log_axis(ax)
         light_frame(ax)
