@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib
 import numpy as np
 import pytest
 from figure_factory import (
@@ -31,7 +30,6 @@ from figure_factory import (
     wave_map,
     wavelength_zero,
 )
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from panacea_nb.instrument import N_FIBERS, channel
 from panacea_nb.qa import figures
@@ -484,44 +482,3 @@ def test_narrow_features_survive_the_way_to_the_screen():
     assert small.max() >= 100 / 12
     where = extent[0] + (np.argmax(small[0]) + 0.5) * (extent[1] - extent[0]) / small.shape[1]
     assert where == pytest.approx(777, abs=12)
-
-
-def test_figures_are_drawn_as_matplotlib_draws_them():
-    """The axes drawn with one tick each, pixel by pixel."""
-    with matplotlib.rc_context(canvas.STYLE):
-        fig = canvas.canvas("headline", 8, 3)
-        axes = [fig.add_subplot(cell) for cell in canvas.grid(fig, (1, 1, 1), right=1.0)]
-        shown = canvas.image_panel(axes[0], np.arange(12.0).reshape(3, 4) * 1e7)
-        canvas.color_bar(fig, axes[0], shown, "bar")
-        axes[1].plot([1, 2, 9], [1e-4, 3, 1e5])
-        canvas.log_axis(axes[1])
-        canvas.light_frame(axes[1])
-        axes[2].plot([1e-6, 5e-6], [3, -1])
-        axes[2].set_yticks([0, 2, 50], ["none", "two", "far"])
-        axes[2].tick_params(labelbottom=False)
-        axes[2].twiny().set_xticks([0, 1], ["a", "b"])
-        for ax in axes:
-            canvas.label(ax, "title", "x", "y" if ax is not axes[2] else "")
-        fig.canvas.draw()
-        quick = np.array(fig.canvas.buffer_rgba())
-        for ax in fig.axes:
-            for axis in (ax.xaxis, ax.yaxis):
-                for name in ("draw", "_update_ticks", "_get_tick_boxes_siblings"):
-                    vars(axis).pop(name, None)
-        FigureCanvasAgg.draw(fig.canvas)
-        np.testing.assert_array_equal(quick, np.array(fig.canvas.buffer_rgba()))
-
-
-@pytest.mark.parametrize("colors", [3, 256, 5000])
-def test_palette_keeps_the_colors_apart_and_the_paper_white(colors):
-    rng = np.random.default_rng(1)
-    few = rng.integers(0, 256, (colors, 4), dtype=np.uint8)
-    rgba = np.full((60, 200, 4), 255, np.uint8)
-    rgba[5:, 10:] = few[rng.integers(0, colors, (55, 190))]
-    image = canvas.with_palette(rgba)
-    assert image.mode == "P"
-    seen = np.asarray(image.convert("RGB")).astype(int)
-    assert np.all(seen[:5] == 255)
-    off = np.abs(seen - rgba[..., :3]).max(axis=-1)
-    assert off.max() <= (3 if colors < 256 else 128)
-    assert np.median(off) <= (3 if colors < 256 else 40)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
@@ -65,56 +64,11 @@ class QuickCanvas(FigureCanvasAgg):
     A palette of 256 colours makes the files two to three times smaller.
     """
 
-    def draw(self) -> None:
-        """Draw, with `draw_axis` in place of Matplotlib's own where it draws the same."""
-        for axes in self.figure.axes:
-            for axis in (axes.xaxis, axes.yaxis):
-                if isinstance(axis.get_minor_locator(), NullLocator):
-                    axis.draw = functools.partial(draw_axis, axis)
-        super().draw()
-
     def print_figure(self, filename, *args, **kwargs) -> None:
         """Write the figure as PNG to a file or buffer; everything but the file is ignored."""
         self.draw()
         few = with_palette(np.asarray(self.buffer_rgba()))
         few.save(filename, format="png", dpi=(show.DPI, show.DPI))
-
-
-def draw_axis(axis: Axis, renderer) -> None:
-    """Draw an axis that has no minor ticks, with one tick that is moved from place to place.
-
-    Matplotlib makes an object of five parts for each tick and goes through them all thrice, which is a fifth of the time of a
-    figure.
-    """
-    if not axis.get_visible():
-        return
-    places = np.asarray(axis.get_majorticklocs(), float)
-    words = axis.major.formatter.format_ticks(places)
-    low, high = sorted(axis.get_transform().transform(axis.get_view_interval()))
-    at = axis.get_transform().transform(places)
-    slack = 1e-10 * (high - low)
-    boxes: tuple[list, list] = [], []
-    drawn_ticks: set = set()
-    for place, word, inside in zip(places, words, (at >= low - slack) & (at <= high + slack), strict=True):
-        if not inside:
-            continue
-        tick = axis.get_major_ticks(1)[0]
-        tick.update_position(place)
-        for text, box in zip((tick.label1, tick.label2), boxes, strict=True):
-            text.set_text(word)
-            if text.get_visible():
-                box.append(text.get_window_extent(renderer))
-        tick.draw(renderer)
-        drawn_ticks.add(tick)
-    # Asked by spine and label for their place; to answer, Matplotlib would make all ticks.
-    axis._update_ticks = lambda: list(drawn_ticks)
-    axis._get_tick_boxes_siblings = lambda renderer: boxes
-    axis._update_label_position(renderer)
-    axis.label.draw(renderer)
-    axis._update_offset_text_position(*boxes)
-    axis.offsetText.set_text(axis.major.formatter.get_offset())
-    axis.offsetText.draw(renderer)
-    axis.stale = False
 
 
 def with_palette(rgba: np.ndarray) -> Image.Image:
