@@ -27,6 +27,8 @@ DISK_LIMITS = (0.3, 8.0)  # from an exponential with a cusp to nearly a Gaussian
 STAR_ERROR, DISK_ERROR = 0.01, 0.05  # of the local light: what the model of a star, of a galaxy may be wrong by
 SKY_SHARE = 0.3  # of an object's mean light in the field, by which the sky under it may be off
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
+SURE_DETECTION = 15.0  # beyond, nothing but light does it
+MAP_SCATTER = 1.15  # of a detection map in which nothing but noise and a faint source is
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 DEFAULT_FWHM = 1.5
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
@@ -356,6 +358,19 @@ def fit_point_source(
     )  # fmt: skip
 
 
+def significance(snr: np.ndarray) -> float:
+    """S/N of the best place of a map (ny, nx): of a weak one over the map's own scatter, where that is larger than the noise.
+
+    Errors of the fibres' levels that neighbours share (drifts of the electronics) make blobs in an empty field that the single
+    fibres' errors do not explain.
+    """
+    best = float(snr.max())
+    if best > SURE_DETECTION:
+        return best  # its own light is all over the map
+    middle = float(np.median(snr))
+    return (best - middle) / max(1.0, 1.4826 * float(np.median(np.abs(snr - middle))) / MAP_SCATTER)
+
+
 def find_source(
     positions: np.ndarray,
     wave: np.ndarray,
@@ -394,7 +409,7 @@ def find_source(
     centres, means, variances = chunk_means(value, variance, sky, good, wave, systematic=systematic)
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
-    best = float(snr[j, i])
+    best = significance(snr)
     search = {
         "x": xs,
         "y": ys,
