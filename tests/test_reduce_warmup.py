@@ -40,7 +40,8 @@ def reduce_something() -> None:
     bad.flags.writeable = False
     result = extract(turned, np.float64(3.0), bad.T.copy().T, model, start=turned)
     trace_offsets(turned, read_noise(image).astype(float), bad, model, result, 40)
-    row_levels(turned, read_noise(image), bad, model, result.model.astype(float))
+    wander = np.full((2, 3), 0.1)
+    row_levels(turned, read_noise(image), bad, model, result.model.astype(float), wander)
     tracks = find_tracks(turned, read_noise(image), bad, model, 0 * turned)
     row_flexure(turned, read_noise(image), bad, model, light=tracks.extraction.amplitude.astype(float))
     wave = np.broadcast_to(np.linspace(0, 100, 200, dtype=np.float32), (3, 200))
