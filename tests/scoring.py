@@ -328,5 +328,8 @@ def galaxy(score: Score, true, skysub, source, good) -> None:
             fit = np.polyfit(wave[beside], total[beside], 1)
             return float((total - np.polyval(fit, wave))[inside].sum())
 
-        v[f"galaxy_line{k}"] = measure(skysub) / measure(np.where(good, source, 0))
+        want = measure(np.where(good, source, 0))
+        v[f"galaxy_line{k}"] = measure(skysub) / want
+        noise = np.where(good & bright[:, None], true.sigma_grid, 0)[:, inside]
+        v[f"galaxy_line{k}_sigma"] = float(np.sqrt(v["binning"] * np.square(noise).sum())) / want
     v["galaxy_flux"] = float(np.where(good, skysub, 0)[bright].sum() / np.where(good, source, 0)[bright].sum())

@@ -98,7 +98,7 @@ def measure(scores: list[Score]) -> dict[str, list[Value]]:
         "noise": _each(of(*POINTS), "noise"),
         "noise_error": _each(of(*POINTS), "noise_error"),
         "lines": [v for s in of(*POINTS) for v in _lines(s)],
-        "galaxy_line": [Value(v) for s in scores for n, v in s.values.items() if n.startswith("galaxy_line")],
+        "galaxy_line": [v for s in of("galaxy") for v in _lines(s, "galaxy_line")],
         "position_path": _each(of(*POINTS), "position_path"),
         "position_mid": _each(of(*POINTS), "position_mid", noise=True),
         "cosmics_left": _each(scores, "cosmics_left"),
@@ -130,8 +130,8 @@ def _each(scores: Iterable[Score], name: str, *, noise: bool = False) -> list[Va
     ]
 
 
-def _lines(score: Score) -> list[Value]:
-    names = [n for n in score.values if re.fullmatch(r"line\d+", n)]
+def _lines(score: Score, name: str = "line") -> list[Value]:
+    names = [n for n in score.values if re.fullmatch(rf"{name}\d+", n)]
     return [Value(score.values[n], NOISE * score.values[f"{n}_sigma"]) for n in names]
 
 
