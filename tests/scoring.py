@@ -37,8 +37,10 @@ def robust(values: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values)))) if values.size else float("nan")
 
 
-def wavelength_shift(observed, error, true, wave, good) -> tuple[float, float]:
+def wavelength_shift(observed, error, true, wave, good) -> dict[str, float]:
     """Weighted mean shift [px] of spectra against the truth, and its scatter over fibres and windows, measuring error taken out.
+
+    Beside them the measuring error of the mean, and what a scatter that is one sigma more than nothing looks like.
 
     Where single fibres are too faint for a shift, neighbours are summed first, up to 35 of them.
     """
@@ -54,13 +56,19 @@ def wavelength_shift(observed, error, true, wave, good) -> tuple[float, float]:
             break
     keep = weights > 4.0
     if keep.sum() < 6:
-        return float("nan"), float("nan")
+        return {"wave_bias": float("nan"), "wave_rms": float("nan")}
     s, w = shifts[keep], weights[keep]
     clip = np.abs(s - np.median(s)) < 5 * np.hypot(robust(s), 1 / np.sqrt(w))
     s, w = s[clip], w[clip]
     mean = float((s * w).sum() / w.sum())
     variance = float((w * ((s - mean) ** 2 - 1.0 / w)).sum() / w.sum())
-    return mean, float(np.sqrt(max(variance, 0.0)))
+    return {
+        "wave_bias": mean,
+        "wave_bias_sigma": float(w.sum() ** -0.5),
+        "wave_rms": float(np.sqrt(max(variance, 0.0))),
+        # of the variance: (s - mean)^2 scatters by sqrt(2) times its expectation, 1 / w
+        "wave_rms_sigma": float(np.sqrt(np.sqrt(2.0 * w.size) / w.sum())),
+    }
 
 
 def window_shifts(observed, error, true, wave, good) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +208,7 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     # What a weighted sum over some samples is noisier by than single samples say.
     correlated = 1 + 2 * sum(correlation_of(pull, b, lag) for lag in (1, 2, 3))
     wide = error * np.sqrt(max(correlated, 1.0))
-    v["wave_bias"], v["wave_rms"] = wavelength_shift(observed, wide, true.sky + source, wave, good)
+    v.update(wavelength_shift(observed, wide, true.sky + source, wave, good))
     residual = np.where(b, skysub - source, 0.0)
     for name, part in (("sky_bias", ~lines), ("sky_bias_lines", lines)):
         total = np.where(b, true.sky, 0)[:, part].sum()

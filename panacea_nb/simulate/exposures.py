@@ -28,6 +28,9 @@ SKY_LEVEL = {"dark": 5e-18, "grey": 9e-18, "bright": 2.3e-17}
 PEAK_FRACTION = {"point": 0.12, "galaxy": 0.024}
 """Typical part of a target's light in its brightest fibre."""
 
+GALAXY_LINE = {"uv": 5.0}
+"""Strength of a galaxy's line against that in the other channels: the photons of an equal one tell its flux to 9 % only."""
+
 TWILIGHT_TILT = 0.005
 """Peak-to-peak tilt of the twilight sky over the field."""
 
@@ -128,6 +131,8 @@ def target_spectrum(seed: int, target: Target, ch: Channel, sky: str, step: floa
     width = 0.5 * (ch.wave_min + ch.wave_max) / ch.resolving_power
     n = 2 if target.kind == "point" else 1
     strength = SKY_LEVEL[sky] / PEAK_FRACTION[target.kind] * width
+    if target.kind == "galaxy":
+        strength *= GALAXY_LINE.get(ch.name, 1.0)
     flux = tuple(strength * rng.uniform(3, 6, n))
     return light.smooth_source(ch, step, level, shape, rng, flux)
 
