@@ -83,7 +83,8 @@ def extraction(model: FiberModel, level: float = 400.0, ny: int = NY, seed: int 
     amplitude = np.where(model.alive[:, None], amplitude, 0.0).astype(np.float32)
     variance = np.maximum(amplitude, 9.0)
     noisy = (amplitude + rng.normal(size=amplitude.shape) * np.sqrt(variance)).astype(np.float32)
-    return Extraction(noisy, variance, np.ones_like(amplitude), model.image(np.maximum(noisy, 0), ny))
+    coupling = np.zeros(model.coef.shape[:2], np.float32)
+    return Extraction(noisy, variance, np.ones_like(amplitude), model.image(np.maximum(noisy, 0), ny), coupling)
 
 
 def traced(dead: tuple[int, ...] = (), offset: float = 0.0) -> tuple[np.ndarray, TraceResult]:

@@ -91,7 +91,7 @@ def bundle_file(tmp_path_factory):
     rng = np.random.default_rng(520)
     light = paint(trace, 1000.0, ny).astype(np.float32)
     amplitude = np.full(trace.shape, 3000.0)
-    extraction = Extraction(amplitude, amplitude, np.ones_like(amplitude), light)
+    extraction = Extraction(amplitude, amplitude, np.ones_like(amplitude), light, np.zeros((N_FIBERS, 3)))
     arc = Bundle(
         {
             "wavelength": wavelength, "lsf": np.full(trace.shape, 1.9), "arc": 100 + rng.normal(size=trace.shape),

@@ -72,7 +72,7 @@ def exposure(star, seed=701):
     }
     alive = np.arange(NF) != DEAD
     cal = SimpleNamespace(alive=alive, lsf=np.full(WAVE.shape, 1.9), positions=POSITIONS)
-    return cal, {"amplitude": amplitude, "variance": variance}, Bundle(arrays, meta)
+    return cal, {"amplitude": amplitude, "variance": variance, "coupling": np.zeros((NF, 3))}, Bundle(arrays, meta)
 
 
 @pytest.fixture(scope="module")

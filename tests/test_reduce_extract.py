@@ -166,6 +166,7 @@ def test_solution_is_that_of_the_dense_equations(trace):
     got = extract(image, weight**-0.5, bad, model, rounds=1)
     rows = np.arange(ny)
     near = np.abs(np.subtract.outer(np.arange(NF), np.arange(NF))) <= 1
+    coupling = np.zeros((NF - 1, nx))
     for x in range(nx):
         shapes = np.stack([spline_basis(rows - trace[f, x]) @ model.coef[f, 0] for f in range(NF)])
         w = np.where(bad[:, x], 0.0, weight[:, x])
@@ -175,6 +176,11 @@ def test_solution_is_that_of_the_dense_equations(trace):
         assert got.variance[:, x] == pytest.approx(np.diag(inverse), rel=1e-4)
         assert got.used[:, x] == pytest.approx((shapes**2 * (w > 0)).sum(axis=1) / (shapes**2).sum(axis=1), abs=1e-5)
         assert got.model[:, x] == pytest.approx(values @ shapes, rel=1e-4, abs=1e-2)
+        coupling[:, x] = np.diag(inverse, 1) / np.sqrt(np.diag(inverse)[1:] * np.diag(inverse)[:-1])
+    for b, part in enumerate((slice(0, BLOCK), slice(BLOCK, nx))):
+        assert got.coupling[:-1, b] == pytest.approx(coupling[:, part].mean(axis=1), rel=1e-4)
+        assert got.coupling[:-1, b].max() < -0.01
+        assert got.coupling[-1, b] == 0
 
 
 def test_windows_are_the_profile_and_its_slope(trace):

@@ -315,6 +315,23 @@ def test_an_error_that_all_fibres_share_is_in_the_errors_and_mostly_taken_out():
     assert np.std((plain.flux - flux) / plain.error) > 1.3
 
 
+def test_what_neighbouring_fibres_share_is_in_the_error():
+    """Errors correlated by -0.1 from fibre to fibre, as the extraction of overlapping profiles leaves them."""
+    rng = np.random.default_rng(171)
+    shape = light(0.4, -0.7, 2.0)
+    nf, flux, coupling = shape.shape[0], 900.0, -0.1
+    variance = NOISE**2 * (1 + shape * flux / SKY)
+    near = np.eye(nf) + coupling * (np.eye(nf, k=1) + np.eye(nf, k=-1))
+    noise = np.linalg.cholesky(near) @ rng.normal(size=shape.shape)
+    data = shape * flux + np.sqrt(variance) * noise
+    given = data, variance, np.full(shape.shape, SKY), np.ones(shape.shape, bool), np.zeros(shape.shape)
+    known = extract_source(shape, *given, np.full(shape.shape, coupling))
+    plain = extract_source(shape, *given)
+    assert np.array_equal(known.flux, plain.flux)
+    assert np.std((known.flux - flux) / known.error) == pytest.approx(1.0, abs=0.05)
+    assert np.std((plain.flux - flux) / plain.error) < 0.92
+
+
 def test_blobs_that_neighbours_share_are_no_source():
     """Levels of fibres that wander together by half of their noise over a channel: no detection; with a source in it: one."""
     rng = np.random.default_rng(171)

@@ -73,6 +73,8 @@ def assemble(
         exposure.start, scale.exptime, point
     )
     products.cards.append(("AIRMASS", round(airmass(exposure), 4), "of the raw header, else at HET's zenith distance"))
+    together = float(np.median(spectra["coupling"][:-1][cal.alive[:-1] & cal.alive[1:]]))
+    products.cards.append(("CORRFIB", round(together, 4), "correlation of errors of neighbouring fibres"))
     parameters = {"central_wave": result.centre, "wavelength_bin": result.half_width}
     products.cards += provenance_cards(
         task.stage, task.layout.relative(task.notebook), task.decisions, task.inputs, parameters

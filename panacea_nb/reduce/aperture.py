@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
-from .optimal import ExtractedSpectrum
+from .optimal import MIN_COUPLED, ExtractedSpectrum, coupled_variance
 from .skyregion import Region, Shape, parse_region
 from .source import PointSource, Refraction
 
@@ -68,11 +68,12 @@ def sum_over(
     shape: np.ndarray | None = None,
     *,
     correct: bool = False,
+    coupling: np.ndarray | None = None,
 ) -> ExtractedSpectrum:
     """Sum of flux over an area, with its error.
 
     Elements that are not good are made up for by the good ones: by the source's ``shape`` where it is known, else by area.
-    Neighbouring fibres' errors are independent; those of neighbouring wavelengths are not, and are not combined here.
+    Errors of neighbouring wavelengths are not independent, and are not combined here.
 
     Parameters
     ----------
@@ -81,6 +82,7 @@ def sum_over(
     shape : (nf, nw), share of a point source's light in each fibre, of all its light
     correct : bool
         Divide by the part of the source's light that the area holds (outside of the field counts as lost).
+    coupling : (nf, nw), optional, see `optimal.coupled_variance`
     """
     usable = good & (variance > 0)
     expected = area if shape is None else area * shape
@@ -90,7 +92,8 @@ def sum_over(
     safe = np.where(enough, kept, 1.0)
     factor = np.where(enough, (1.0 if correct and shape is not None else whole) / safe, 0.0)
     flux = factor * np.where(usable, area * value, 0.0).sum(axis=0)
-    error = factor * np.sqrt(np.where(usable, area**2 * variance, 0.0).sum(axis=0))
+    own = np.where(usable, area**2 * variance, 0.0).sum(axis=0)
+    error = factor * np.sqrt(np.maximum(own + coupled_variance(area, variance, usable, coupling), MIN_COUPLED * own))
     light = factor * np.where(usable, area * sky, 0.0).sum(axis=0)
     return ExtractedSpectrum(flux, error, light, error.copy(), np.where(whole > 0, kept, 0.0))
 
@@ -122,6 +125,7 @@ def extract_as_asked(
     source: PointSource | None,
     light: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     place: tuple[np.ndarray, np.ndarray, Refraction, float],
+    coupling: np.ndarray | None = None,
 ) -> tuple[ExtractedSpectrum, Extraction]:
     """The spectrum as the user asked for it.
 
@@ -132,6 +136,7 @@ def extract_as_asked(
     psf : the optimal spectrum; shape : (nf, nw) or None; source : PointSource or None
     light : value, variance, sky, good (nf, nw)
     place : positions (nf, 2), wavelengths (nw,), refraction, wavelength at which positions hold
+    coupling : (nf, nw) correlation of a fibre's error with that of the next one, or None
     """
     value, variance, sky, good = light
     positions, wave, refraction, reference = place
@@ -141,7 +146,8 @@ def extract_as_asked(
         else:
             members = isophote(positions, value, variance, good)
             chosen, text = Region((FiberSet(positions, members),), ""), f"{int(members.sum())} fibres"
-        spectrum = sum_over(cover(chosen, positions, wave, refraction, reference), value, variance, sky, good)
+        area = cover(chosen, positions, wave, refraction, reference)
+        spectrum = sum_over(area, value, variance, sky, good, coupling=coupling)
         said = Decision("EXTRACTION", f"spectrum summed over {text}", "info")
         return spectrum, Extraction("extended", region=text, decisions=(said,))
     if how == "psf" or source is None or shape is None:
@@ -154,7 +160,7 @@ def extract_as_asked(
         correct = False
         text = "no aperture correction: the object is extended, and its light outside of the aperture is not known"
         decisions.append(Decision("NOAPERCORR", text, "warn"))
-    spectrum = sum_over(area, value, variance, sky, good, shape, correct=correct)
+    spectrum = sum_over(area, value, variance, sky, good, shape, correct=correct, coupling=coupling)
     held = float(np.median((area * shape).sum(axis=0)))
     words = f"times {1 / held:.3f} for the light outside of it" if correct and held > 0 else "as it is"
     decisions.append(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+BLOCK = 16  # columns at a time
+# Sums may be taken in any order and products be fused into them; infinities and NaN keep their meaning.
+FAST = {"nsz", "reassoc", "contract", "arcp"}
+
 
 def plain(array: np.ndarray, dtype: type) -> np.ndarray:
     """The array with one type, row by row in memory, and writable; a copy only where it is not so already.

@@ -11,9 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS
-from .arrays import enlarged
+from .arrays import FAST, enlarged
 from .ccd import ChannelImage
-from .kernels import FAST
 from .rowwander import row_wander
 
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise

@@ -10,6 +10,7 @@ import numpy as np
 from ..decisions import Decision
 from ..instrument import channel as find_channel
 from .aperture import Extraction, extract_as_asked
+from .arrays import BLOCK
 from .companion import at_wavelength, companion_decision, companion_light, extract_pair, from_dict
 from .covariance import correlation, neighbour_covariance
 from .cube import Grid, build_cube, collapse, spaxel_grid
@@ -123,7 +124,7 @@ def calibrate(
     Parameters
     ----------
     cal : object with ``alive``, ``lsf``, ``positions``
-    spectra : arrays ``amplitude``, ``variance`` (native, e- per column)
+    spectra : arrays ``amplitude``, ``variance`` (native, e- per column), ``coupling`` (see `Extraction`)
     sky : arrays of the sky stage: ``sky``, ``sky_variance``, ``wavelength``, ``factor``, ``gradient``, ``extra``,
         ``coef``, ``mask``; ``sky.meta`` holds the knots
     scale : FluxScale; response : (nw,) on the channel's grid
@@ -165,11 +166,12 @@ def calibrate(
         wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(sky.meta["level_scatter"]),
     )  # fmt: skip
     shared = np.sqrt(np.maximum(sky_var, 0)) * factor
-    spectrum, shapes, limit = _spectrum(source, second, field, centre, shared)
+    coupling = coupling_on_grid(spectra["coupling"], wavelength, grid)
+    spectrum, shapes, limit = _spectrum(source, second, field, centre, shared, coupling)
     own_light = skysub - beside if options.extraction == "aperture" else skysub
     spectrum, extraction = extract_as_asked(
         options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
-        (own_light, error**2, sky_flux, good), (positions, grid, refraction, centre),
+        (own_light, error**2, sky_flux, good), (positions, grid, refraction, centre), coupling,
     )  # fmt: skip
     if air is not None:
         spectrum = correct(spectrum, air)
@@ -223,20 +225,34 @@ def sky_on_grid(sky, wavelength: np.ndarray, grid: np.ndarray, unit: np.ndarray)
     return np.where(outside, 0.0, density), variance
 
 
-def _spectrum(source: PointSource | None, second: PointSource | None, field: tuple, centre: float, shared: np.ndarray):
+def coupling_on_grid(coupling: np.ndarray, wavelength: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Correlation (nf, nw) of each fibre's error with the next one's on the grid, from that (nf, nb) of blocks of columns."""
+    nf, nx = wavelength.shape
+    middle = np.minimum(np.arange(coupling.shape[1]) * BLOCK + BLOCK // 2, nx - 1)
+    return np.stack([np.interp(grid, wavelength[f, middle], coupling[f]) for f in range(nf)])
+
+
+def _spectrum(
+    source: PointSource | None,
+    second: PointSource | None,
+    field: tuple,
+    centre: float,
+    shared: np.ndarray,
+    coupling: np.ndarray,
+):
     """Spectrum of the source, or zeros; shapes; and the 5-sigma limit of a point source in mid-field."""
     positions, grid, skysub, variance, sky, good, refraction = field
     data = (skysub, variance, sky, good)
     if source is None:
         zero = np.zeros(grid.size)
         blank = PointSource(0.0, 0.0, centre, 1.5, -0.2, 3.5, 0.0, {}, True, 0.0, zero[:1], zero[:1], zero[:1])
-        found = extract_source(source_shapes(blank, positions, grid, refraction), *data, shared)
+        found = extract_source(source_shapes(blank, positions, grid, refraction), *data, shared, coupling)
         return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, _limit(found)
     shapes = source_shapes(source, positions, grid, refraction)
     if second is None:
-        spectrum = extract_source(shapes, *data, shared)
+        spectrum = extract_source(shapes, *data, shared, coupling)
     else:
-        spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data)
+        spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data, coupling)
     return spectrum, shapes, _limit(spectrum)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from ..decisions import Decision
-from .optimal import ExtractedSpectrum
+from .optimal import MIN_COUPLED, ExtractedSpectrum, coupled_variance
 from .source import PointSource, Refraction, find_source, source_shapes
 from .sourceprior import ShapePrior, SourcePrior
 
@@ -96,7 +96,13 @@ def from_dict(values: dict | None) -> PointSource | None:
 
 
 def extract_pair(
-    first: np.ndarray, second: np.ndarray, value: np.ndarray, variance: np.ndarray, sky: np.ndarray, good: np.ndarray
+    first: np.ndarray,
+    second: np.ndarray,
+    value: np.ndarray,
+    variance: np.ndarray,
+    sky: np.ndarray,
+    good: np.ndarray,
+    coupling: np.ndarray | None = None,
 ) -> tuple[ExtractedSpectrum, np.ndarray]:
     """Optimal extraction of two sources together: least squares with both shapes at every wavelength.
 
@@ -117,7 +123,9 @@ def extract_pair(
     # Weights of the samples in the first source's flux: what sums them also sums the sky.
     weights = np.where(known, w * (first * bb - second * ab) / safe, 0.0)
     flux = (weights * value).sum(axis=0)
-    error = np.where(known, np.sqrt(np.maximum(bb, 0) / safe), 0.0)
+    own = np.maximum(bb, 0) / safe
+    error = np.sqrt(np.maximum(own + coupled_variance(weights, variance, usable, coupling), MIN_COUPLED * own))
+    error = np.where(known, error, 0.0)
     other = np.where(known, (w * (second * aa - first * ab) * value).sum(axis=0) / safe, 0.0)
     sky_flux = (weights * sky).sum(axis=0)
     return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (first * usable).sum(axis=0)), other

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .arrays import plain
-from .kernels import BLOCK, HALF_WIDTH, KNOT, N_COEF, NO_GRADE, NO_IMAGE, fit_columns, model_columns, profile_windows
+from .arrays import BLOCK, plain
+from .kernels import HALF_WIDTH, KNOT, N_COEF, NO_GRADE, NO_IMAGE, fit_columns, model_columns, profile_windows
 from .shiftkernels import offset_sums
 
 RIDGE = 1e-9  # relative to the profile's own weight; only keeps a fully masked fibre solvable
@@ -66,12 +66,14 @@ class Extraction:
     variance : (nf, nx) float32
     used : (nf, nx) float32, share of the profile's weight that was not masked
     model : (ny, nx) float32, the image these amplitudes make
+    coupling : (nf, nb) float32, correlation of a fibre's error with that of the next fibre on the chip, by block of columns
     """
 
     amplitude: np.ndarray
     variance: np.ndarray
     used: np.ndarray
     model: np.ndarray
+    coupling: np.ndarray
 
 
 def spline_basis(u: np.ndarray) -> np.ndarray:
@@ -129,7 +131,8 @@ def extract(
 def blank_extraction(model: FiberModel, shape: tuple[int, int]) -> Extraction:
     """An `Extraction` of zeros for an image of ``shape``, for `refit` to fill in."""
     samples = (np.zeros(model.trace.shape, np.float32) for _ in range(3))
-    return Extraction(*samples, np.zeros(shape, np.float32))
+    coupling = np.zeros((model.trace.shape[0], -(-shape[1] // BLOCK)), np.float32)
+    return Extraction(*samples, np.zeros(shape, np.float32), coupling)
 
 
 def refit(
@@ -162,7 +165,7 @@ def refit(
     fit_columns(
         plain(image, np.float32), frames[0], noise_floor(noise, image.shape), plain(bad, np.bool_), *model.windows,
         plain(model.alive, np.bool_), RIDGE, blocks, frames[1], frames[2], rounds, limits,
-        result.amplitude, result.variance, result.used, result.model, NO_GRADE if grade is None else grade,
+        result.amplitude, result.variance, result.used, result.model, NO_GRADE if grade is None else grade, result.coupling,
     )  # fmt: skip
 
 

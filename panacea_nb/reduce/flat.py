@@ -9,9 +9,8 @@ from numba import njit
 from scipy.interpolate import BSpline
 from scipy.ndimage import binary_dilation, gaussian_filter1d
 
-from .arrays import plain
+from .arrays import FAST, plain
 from .extract import FiberModel
-from .kernels import FAST
 from .spline import CommonSpectrum, fit_common
 
 KNOT_PIXELS = 1.0  # knots of a common spectrum, in native pixels

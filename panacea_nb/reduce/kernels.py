@@ -14,18 +14,18 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .arrays import BLOCK, FAST
+from .tridiagonal import backward, couplings, forward, variances
+
 KNOT = 0.75  # px; a profile of 4 px FWHM is sampled five times over
 HALF_WIDTH = 9.75  # px; reaches over the next fibre (6.8 px away)
 N_COEF = int(round(2 * HALF_WIDTH / KNOT)) + 3
 REACH = int(np.ceil(HALF_WIDTH))
 ROWS = 2 * REACH + 1  # of a profile
 SIZE = 24  # rows of a window: a trace may move by three rows within a block of columns
-BLOCK = 16  # columns at a time
 WINDOW = SIZE * BLOCK
 PHASES = 3  # pixels after which a window meets the knots as before,
 KNOTS_ON = 4  # so many knots further on
-# Sums may be taken in any order and products be fused into them; infinities and NaN keep their meaning.
-FAST = {"nsz", "reassoc", "contract", "arcp"}
 NO_IMAGE = np.zeros(
     (1, 1), np.float32
 )  # for an argument that is left out: it has the type and layout of one that is not
@@ -288,53 +288,12 @@ def _equations(window, first, alive, weight, data, ny, ridge, spare, norm, diag,
             product(spare[offset : offset + WINDOW], window[f + 1], weight[at : at + WINDOW], upper[f])
 
 
-@njit(cache=True, fastmath=FAST)
-def _forward(diag, upper, rhs, left):
-    """Elimination downwards of the tridiagonal systems of a block; ``left`` (nf, BLOCK) takes the inverse pivots."""
-    nf = diag.shape[0]
-    for c in range(BLOCK):
-        left[0, c] = 1.0 / diag[0, c]
-    for f in range(1, nf):
-        u, l0, l1, r0, r1, d = upper[f - 1], left[f - 1], left[f], rhs[f - 1], rhs[f], diag[f]
-        for c in range(BLOCK):
-            m = u[c] * l0[c]
-            l1[c] = 1.0 / (d[c] - m * u[c])
-            r1[c] -= m * r0[c]
-
-
-@njit(cache=True, fastmath=FAST)
-def _backward(upper, rhs, left):
-    """Substitution upwards: ``rhs`` becomes the solution."""
-    nf = rhs.shape[0]
-    for c in range(BLOCK):
-        rhs[nf - 1, c] *= left[nf - 1, c]
-    for f in range(nf - 2, -1, -1):
-        u, l0, r0, r1 = upper[f], left[f], rhs[f], rhs[f + 1]
-        for c in range(BLOCK):
-            r0[c] = (r0[c] - u[c] * r1[c]) * l0[c]
-
-
-@njit(cache=True, fastmath=FAST)
-def _variances(diag, upper, left, right):
-    """Diagonal of the inverse, into ``right``: from the pivots of the eliminations downwards and upwards."""
-    nf = diag.shape[0]
-    right[nf - 1] = diag[nf - 1]
-    for f in range(nf - 2, -1, -1):
-        u, d, r0, r1 = upper[f], diag[f], right[f], right[f + 1]
-        for c in range(BLOCK):
-            r0[c] = d[c] - u[c] * u[c] / r1[c]
-    for f in range(nf):
-        d, r0, l0 = diag[f], right[f], left[f]
-        for c in range(BLOCK):
-            r0[c] = 1.0 / (1.0 / l0[c] + r0[c] - d[c])
-
-
 @njit(cache=True)
 def fit_columns(
     image, background, floor, bad, window, first, alive, ridge, blocks, start, light, rounds, limits,
-    amplitude, variance, used, model, grade,
+    amplitude, variance, used, model, grade, coupling,
 ):  # fmt: skip
-    """Fit all fibres of some blocks of columns (nearest neighbours coupled) and write the results into the last five arrays.
+    """Fit all fibres of some blocks of columns (nearest neighbours coupled) and write the results into the last six arrays.
 
     Each round takes the weights from the model of the one before: 1 / (floor + background + model).
 
@@ -365,6 +324,8 @@ def fit_columns(
         Image of the amplitudes; `NO_IMAGE`: not wanted.
     grade : (ny, nx) uint8
         How many of the two limits a usable pixel stands above the model; `NO_GRADE`: not wanted.
+    coupling : (nf, nb) float32
+        Correlation of each fibre's amplitude with that of the next fibre, mean of each block.
     """
     ny, nx = image.shape
     nf = window.shape[1]
@@ -401,14 +362,14 @@ def fit_columns(
         for turn in range(rounds):
             weigh(noise, expected, weight)
             _equations(window[b], first[b], alive, weight, data, ny, ridge, spare, norm, diag, upper, rhs)
-            _forward(diag, upper, rhs, left)
-            _backward(upper, rhs, left)
+            forward(diag, upper, rhs, left)
+            backward(upper, rhs, left)
             for f in range(nf):
                 for c in range(BLOCK):
                     value[f, c] = rhs[f, c]
             if turn + 1 < rounds or model.shape[0] > 1 or grade.shape[0] > 1:
                 model_block(window[b], first[b], value, ny, expected)
-        _variances(diag, upper, left, right)
+        variances(diag, upper, left, right)
         for f in range(nf):
             at = place(first[b, f], ny)
             _kept(window[b, f], weight[at : at + WINDOW], max(0, -first[b, f]), min(SIZE, ny - first[b, f]), share[f])
@@ -417,6 +378,10 @@ def fit_columns(
                 amplitude[f, b * BLOCK + c] = value[f, c] if seen else 0.0
                 variance[f, b * BLOCK + c] = right[f, c] if seen else 0.0
                 used[f, b * BLOCK + c] = share[f, c] if alive[f] else 0.0
+            for c in range(BLOCK):
+                if not alive[f] or c >= n:
+                    share[f, c] = 0.0
+        couplings(upper, left, right, share, coupling[:, b])
         if model.shape[0] > 1:
             scatter(expected, b, model)
         if grade.shape[0] > 1:

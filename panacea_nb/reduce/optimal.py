@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MIN_COUPLED = 0.25  # of the variance without it that correlated fibres must leave; only guards against nonsense
+
 
 @dataclass(frozen=True)
 class ExtractedSpectrum:
@@ -23,6 +25,25 @@ class ExtractedSpectrum:
     share: np.ndarray
 
 
+def coupled_variance(
+    weights: np.ndarray, variance: np.ndarray, usable: np.ndarray, coupling: np.ndarray | None
+) -> np.ndarray:
+    """What the correlation of neighbouring fibres adds to the variance (nw,) of a sum with ``weights`` over the fibres.
+
+    Fibres whose profiles overlap are told apart by the fit of the extraction, so that what one gains the next one loses: the sum
+    of both is surer than their errors say.
+
+    Parameters
+    ----------
+    weights, variance : (nf, nw); usable : (nf, nw) bool
+    coupling : (nf, nw), correlation of each fibre's error with that of the next one, or None
+    """
+    if coupling is None:
+        return np.zeros(weights.shape[1])
+    part = np.where(usable, weights * np.sqrt(np.where(usable, variance, 0.0)), 0.0)
+    return 2.0 * (coupling[:-1] * part[:-1] * part[1:]).sum(axis=0)
+
+
 def extract_source(
     shape: np.ndarray,
     value: np.ndarray,
@@ -30,13 +51,15 @@ def extract_source(
     sky: np.ndarray,
     good: np.ndarray,
     shared: np.ndarray | None = None,
+    coupling: np.ndarray | None = None,
 ) -> ExtractedSpectrum:
     """Optimal extraction with the source's own shape as profile (Horne 1986), normalised to all of its light.
 
     All arrays (nf, nw).  ``shared`` is the part of the 1-sigma error that all fibres have in common at a wavelength, that of the
     sky model: a bright star's light is summed over so many fibres that it counts for more than their own noise.  The fibres'
-    covariance is diagonal but for it, so the best weights follow by the formula of Sherman and Morrison.  ``sky`` is summed with
-    the weights of the shape alone, as users of the spectrum files expect.
+    covariance is diagonal but for it, so the best weights follow by the formula of Sherman and Morrison.  ``coupling`` is the
+    correlation of a fibre's own error with that of the next one: too small to change the weights, not too small for the error.
+    ``sky`` is summed with the weights of the shape alone, as users of the spectrum files expect.
     """
     usable = good & (variance > 0)
     common = np.zeros_like(variance) if shared is None else np.where(usable, shared, 0.0)
@@ -47,6 +70,7 @@ def extract_source(
     norm = (weights * shape).sum(axis=0)
     safe = np.where(norm > 0, norm, 1.0)
     flux = np.where(norm > 0, (weights * value).sum(axis=0) / safe, 0.0)
-    error = np.where(norm > 0, 1.0 / np.sqrt(safe), 0.0)
+    pairs = coupled_variance(weights / safe, own, usable, coupling)
+    error = np.where(norm > 0, np.sqrt(np.maximum(1.0 / safe + pairs, MIN_COUPLED / safe)), 0.0)
     sky_flux = np.where(norm > 0, (w * shape * sky).sum(axis=0) / np.maximum((w * shape**2).sum(axis=0), 1e-300), 0.0)
     return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (shape * usable).sum(axis=0))

@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit
 from scipy.linalg import solveh_banded
 
-from .arrays import plain
+from .arrays import BLOCK, FAST, plain
 from .extract import RIDGE, FiberModel, noise_floor
-from .kernels import BLOCK, FAST, SIZE
+from .kernels import SIZE
 from .rowwander import LEAST
 
 PROFILE_ERROR = 0.005  # of a row's light: what the fibre profiles may be wrong by in all columns alike

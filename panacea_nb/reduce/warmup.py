@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline
+from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline, tridiagonal
 from .cosmics import find_tracks
 from .extract import FiberModel, extract, trace_offsets
 from .kernels import N_COEF
@@ -18,7 +18,7 @@ from .source import lenslet_fractions
 from .spline import fit_common
 from .trace import fit_profile
 
-MODULES = (arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline)
+MODULES = (arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline, tridiagonal)
 
 
 def warm_up() -> None:
