@@ -101,6 +101,10 @@ class Layout:
     def report_dir(self) -> Path:
         return self.night_dir / "report"
 
+    def program_report_dir(self, program: str) -> Path:
+        """The report of a programme's own exposures of this night: beside its products, and nobody else's in it."""
+        return self.program_dir(program) / "report" / self.night
+
     @property
     def run_file(self) -> Path:
         return self.night_dir / "run.yaml"

@@ -13,16 +13,20 @@ _UMASK = os.umask(0o022)  # can only be read by setting it: once, before there a
 os.umask(_UMASK)
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write ``content`` to a file beside ``path``, flush it to the disk, and rename it into place."""
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> Path:
+    """Write ``content`` to a file beside ``path`` and rename it into place, flushed to the disk first where it is ``durable``.
+
+    What can be made again in seconds, as the hundreds of files of a report, need not wait for the disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
     except BaseException:

@@ -7,12 +7,9 @@ import binascii
 import io
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
-
-from ..products.write import write_bytes
 
 # Twice the width at which the night page shows them, for screens of high density.
 THUMBNAIL_WIDTH = 480
@@ -49,13 +46,14 @@ class Figure:
         return dict(self.__dict__)
 
 
-def extract(notebook: Any, folder: Path, stem: str) -> list[Figure]:
-    """Move the PNG outputs of ``notebook`` (changed in place) to files in ``folder``.
+def extract(notebook: Any, stem: str) -> tuple[list[Figure], dict[str, bytes]]:
+    """Take the PNG outputs out of ``notebook`` (changed in place): the figures, and the contents of their files by name.
 
     Each output keeps, as ``metadata['panacea_figure']``, the fields of its `Figure`; a damaged image stays without one
     and is left out of the page.
     """
     figures: list[Figure] = []
+    files: dict[str, bytes] = {}
     said = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -65,11 +63,11 @@ def extract(notebook: Any, folder: Path, stem: str) -> list[Figure]:
             if png is None:
                 continue
             output.data = {"image/png": ""}
-            figure = _save(png, folder, stem, len(figures) + 1, _alt(output) or said, "figure" in _tags(cell))
+            figure = _save(png, files, stem, len(figures) + 1, _alt(output) or said, "figure" in _tags(cell))
             if figure is not None:
                 output.metadata["panacea_figure"] = figure.to_dict()
                 figures.append(figure)
-    return figures
+    return figures, files
 
 
 def caption(markdown: str) -> str:
@@ -81,7 +79,7 @@ def caption(markdown: str) -> str:
     return (sentence[1] if sentence else text)[:240]
 
 
-def _save(png: str, folder: Path, stem: str, count: int, said: str, tagged: bool) -> Figure | None:
+def _save(png: str, files: dict[str, bytes], stem: str, count: int, said: str, tagged: bool) -> Figure | None:
     try:
         content = base64.b64decode("".join(png), validate=False)
         with Image.open(io.BytesIO(content)) as image:
@@ -91,10 +89,10 @@ def _save(png: str, folder: Path, stem: str, count: int, said: str, tagged: bool
         return None
     small.thumbnail((THUMBNAIL_WIDTH, 4 * THUMBNAIL_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.quantize(128).save(buffer, "PNG", optimize=True)
+    # An octree takes a quarter of the time of the median cut, and nobody tells them apart at this size.
+    small.quantize(128, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", compress_level=6)
     name, thumbnail = f"{stem}-{count:02d}.png", f"{stem}-{count:02d}-small.png"
-    write_bytes(folder / name, content)
-    write_bytes(folder / thumbnail, buffer.getvalue())
+    files[name], files[thumbnail] = content, buffer.getvalue()
     return Figure(count, name, thumbnail, said or f"Figure {count} of {stem}", width, height, tagged)
 
 

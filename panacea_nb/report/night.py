@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ from astropy.table import Table
 
 from ..instrument import UnknownChannelError, channel
 from ..products.layout import Layout
+from . import calchoice, drawing, spectra
 from .links import Link, product_files, relative
 from .pages import Page
-from .records import VERDICTS, Metric, Record, channel_order, number, plain, worst
+from .privacy import LONGEST_NAME, clean
+from .records import VERDICTS, Record, channel_order, number, plain, worst
+from .spectra import Observed
 
 # Which figures stand for a task on the night page, and how many of them; the rest is one click away.
 SHOWN_FIGURES = {"07_flux": 2, "08_standard": 1, "06_sky": 1, "05_extract": 1}
@@ -31,7 +35,22 @@ _NAMES = {
     "sn": ("sn", "snr", "source_sn", "source_snr", "signal_to_noise"),
     "fwhm": ("fwhm", "seeing", "source_fwhm"),
     "transparency": ("transparency", "throughput", "throughp"),
+    "exptime": ("exptime",),
+    "sky": ("sky",),
+    "start": ("start",),
 }
+_TEXTS = ("object", "program", "start")
+# What a row shows comes from the night table, else from the measures of its tasks, else from the header of its products.
+_CARDS = {"sn": "SNR", "fwhm": "SEEING", "transparency": "THROUGHP", "exptime": "EXPTIME"}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Image and spectrum of an exposure in the size of a table's row."""
+
+    image: str
+    says: str
+    spark: str
 
 
 @dataclass
@@ -43,6 +62,8 @@ class Row:
     facts: Mapping[str, Any] = field(default_factory=dict)
     products: list[Link] = field(default_factory=list)
     figures: list[dict[str, str]] = field(default_factory=list)
+    preview: Preview | None = None
+    page: str = ""
 
     @property
     def badge(self) -> str:
@@ -53,6 +74,13 @@ class Row:
     def anchor(self) -> str:
         """The row's place on the page."""
         return self.tasks[0].folder
+
+    @property
+    def words(self) -> str:
+        """What a search finds beside the row's own texts: codes of decisions, measures out of their limits."""
+        codes = {decision["code"] for task in self.tasks for decision in task.decisions}
+        broken = {metric.label for task in self.tasks for metric in task.metrics if metric.verdict in ("warn", "fail")}
+        return " ".join(sorted(codes | broken))
 
     @property
     def warnings(self) -> int:
@@ -70,11 +98,24 @@ class Trouble:
     page: str = ""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Time and memory that the tasks of a stage took."""
+
+    stage: str
+    tasks: int
+    wall: float
+    cpu: float
+    slowest: float
+    megabytes: float | None
+
+
 @dataclass
 class Night:
-    """Everything the night page shows."""
+    """Everything the night page shows, or with ``program`` what is a programme's own of it."""
 
     layout: Layout
+    program: str
     rows: list[Row]
     targets: list[Row]
     calibrations: list[Row]
@@ -84,6 +125,17 @@ class Night:
     unread: list[str]
     pages: Mapping[str, Page]
     links: list[Link]
+    choices: list[calchoice.Choice] = field(default_factory=list)
+
+    @property
+    def costs(self) -> list[Cost]:
+        """Time and memory by stage, and of everything."""
+        stages: dict[str, list[Record]] = {}
+        for task in self.tasks:
+            if task.wall:
+                stages.setdefault(task.stage, []).append(task)
+        found = [_cost(stage, tasks) for stage, tasks in sorted(stages.items())]
+        return [*found, _cost("all", [t for tasks in stages.values() for t in tasks])] if found else []
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -109,10 +161,13 @@ class Night:
 
 def gather(
     layout: Layout,
+    folder: Path,
     records: list[Record],
     unread: list[str],
     pages: Mapping[str, Page],
     facts: Mapping[tuple, Mapping[str, Any]],
+    seen: Mapping[tuple, Observed],
+    program: str = "",
 ) -> Night:
     """Put the records, the night table and the pages of a night together.
 
@@ -120,12 +175,18 @@ def gather(
     ----------
     layout : Layout
         The paths of the night.
+    folder : Path
+        Where the page will lie.
     records, unread : list
-        From `records.read_records`.
+        From `records.read_records`; for a programme only what is its own, and the calibrations.
     pages : mapping
         Page of each task that has one, by the task's id.
     facts : mapping
         From `observed`.
+    seen : mapping
+        What the products of each exposure and channel say.
+    program : str
+        The programme whose report it is; empty for the whole night.
     """
     rows: dict[tuple, Row] = {}
     calibrations: dict[tuple, Row] = {}
@@ -139,24 +200,25 @@ def gather(
             rows.setdefault(key, Row(key, [], facts.get(key, {}))).tasks.append(record)
         elif record.channel:
             calibrations.setdefault((record.channel,), Row((record.channel,), [])).tasks.append(record)
-    for row in rows.values():
-        row.facts = _row_facts(row)
-        row.products = _products(layout, row.tasks)
+    for key, row in rows.items():
+        row.facts = _row_facts(row, seen.get(key, Observed()))
+        row.products = _products(layout, folder, row.tasks)
         row.figures = _figures(row.tasks, pages, SHOWN_FIGURES)
+        row.preview = _preview(row, seen.get(key, Observed()))
     for row in targets.values():
-        row.products = _products(layout, row.tasks)
+        row.products = _products(layout, folder, row.tasks)
         row.figures = _figures(row.tasks, pages, dict.fromkeys((t.stage for t in row.tasks), SHOWN_TARGET_FIGURES))
     for row in calibrations.values():
-        row.products = _products(layout, row.tasks)
+        row.products = _products(layout, folder, row.tasks)
         every = dict.fromkeys((task.stage for task in row.tasks), SHOWN_CALIBRATION_FIGURES)
         row.figures = _figures(row.tasks, pages, every)
-    links = [
-        Link(relative(path, layout.report_dir), path.name)
-        for path in (layout.run_file, layout.night_table, layout.frames_file)
-        if path.is_file()
-    ]
+    # A programme's own table lies beside its products; the files of the night name all programmes.
+    own = [layout.program_dir(program) / f"night_{layout.night}.ecsv"]
+    files = own if program else [layout.run_file, layout.night_table, layout.frames_file]
+    links = [Link(relative(path, folder), path.name) for path in files if path.is_file()]
     return Night(
         layout,
+        program,
         sorted(rows.values(), key=lambda row: (row.key[0], row.key[1], channel_order(row.key[2]))),
         sorted(targets.values(), key=lambda row: row.key),
         sorted(calibrations.values(), key=lambda row: channel_order(row.key[0])),
@@ -166,6 +228,7 @@ def gather(
         unread,
         pages,
         links,
+        calchoice.read(layout),
     )
 
 
@@ -210,18 +273,50 @@ def _plain_value(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _row_facts(row: Row) -> dict[str, Any]:
+def _row_facts(row: Row, seen: Observed) -> dict[str, Any]:
     facts = {name: value for name, value in row.facts.items() if value not in (None, "")}
     for name in ("sn", "fwhm", "transparency"):
-        if name not in facts:
-            metrics = (task.metric(_NAMES[name]) for task in row.tasks)
-            metric: Metric | None = next((metric for metric in metrics if metric), None)
-            if metric is not None:
-                facts[name] = metric.value
+        metric = next(filter(None, (task.metric(_NAMES[name]) for task in row.tasks)), None)
+        if name not in facts and metric is not None:
+            facts[name] = metric.value
+    for name, card in _CARDS.items():
+        facts.setdefault(name, seen.value(card))
+    facts["shift"] = seen.shift
+    facts["airmass"] = seen.value("AIRMASS")
+    facts["sky_mag"] = spectra.sky_magnitude(_real(facts.get("sky")), row.key[2])
     programs = {task.program for task in row.tasks if task.program}
     facts.setdefault("program", ", ".join(sorted(programs)))
     facts["blank"] = _is_blank(str(facts.get("object", "")), row.key[2])
-    return {name: number(value) if name in ("sn", "fwhm", "transparency") else value for name, value in facts.items()}
+    for name in _TEXTS:
+        facts[name] = clean(facts.get(name, ""), LONGEST_NAME)
+    return {name: value if name in (*_TEXTS, "blank") else _real(value) for name, value in facts.items()}
+
+
+def _real(value: Any) -> float | None:
+    """A number; None for what is none, or was not measured."""
+    try:
+        real = float(value)
+    except (TypeError, ValueError):
+        return None
+    return real if math.isfinite(real) else None
+
+
+def _preview(row: Row, seen: Observed) -> Preview | None:
+    if seen.field is None and seen.spectrum is None:
+        return None
+    where = f"{row.facts['object'] or 'unnamed'} {row.key[2]}"
+    found = f"source at {seen.field.source[0]:.1f}, {seen.field.source[1]:.1f} arcsec" if seen.field and seen.field.source else "no source"
+    says = f"Collapsed image of {where}: {found}"
+    spark = ""
+    if seen.spectrum is not None and seen.spectrum.measured.any():
+        spark = drawing.sparkline(seen.spectrum, f"Spectrum of {where}: median S/N {number(seen.spectrum.snr)} per sample")
+    return Preview(drawing.image_uri(seen.field) if seen.field is not None else "", says, spark)
+
+
+def _cost(stage: str, tasks: list[Record]) -> Cost:
+    memory = [task.megabytes for task in tasks if task.megabytes]
+    walls = [task.wall or 0.0 for task in tasks]
+    return Cost(stage, len(tasks), sum(walls), sum(task.cpu or 0.0 for task in tasks), max(walls), max(memory, default=None))
 
 
 def _target_facts(record: Record) -> dict[str, Any]:
@@ -231,11 +326,11 @@ def _target_facts(record: Record) -> dict[str, Any]:
     channels = sorted({name.split(":")[-1].partition("/")[0] for name in names}, key=channel_order)
     snr = record.metric(("snr",))
     return {
-        "object": record.target,
+        "object": clean(record.target, LONGEST_NAME),
         "program": record.program,
         "channels": ", ".join(channels),
         "combined": f"{len(names)} of {record.parameters.get('expected', len(names))}" if names else "",
-        "sn": number(snr.value) if snr else "",
+        "sn": _real(snr.value) if snr else None,
     }
 
 
@@ -249,8 +344,8 @@ def _is_blank(object_name: str, name: str) -> bool:
     return bool(slots) and slot not in slots
 
 
-def _products(layout: Layout, tasks: list[Record]) -> list[Link]:
-    return [Link(relative(path, layout.report_dir), path.name) for path in product_files(layout, tasks)]
+def _products(layout: Layout, folder: Path, tasks: list[Record]) -> list[Link]:
+    return [Link(relative(path, folder), path.name) for path in product_files(layout, tasks)]
 
 
 def _figures(tasks: list[Record], pages: Mapping[str, Page], shown: Mapping[str, int]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +15,16 @@ import bleach
 import jinja2
 import nbformat
 from bleach.css_sanitizer import CSSSanitizer
+from markupsafe import Markup
 from nbconvert import HTMLExporter
 
 from .. import __version__
 from ..products.write import write_bytes
+from . import assets, interactive, parallel
 from .figures import Figure, extract
 from .links import Link, relative
-from .records import BADGES, Record, number
+from .privacy import LONGEST_NAME, Hidden, clean
+from .records import BADGES, Record, fixed, number
 
 TEMPLATES = Path(__file__).with_name("templates")
 # What HTML made by a notebook may hold; the rest (scripts, frames, forms, outside images) is taken out.
@@ -32,8 +35,6 @@ _TAGS = frozenset(
 _SPANS = ["colspan", "rowspan"]
 _ATTRIBUTES = {"*": ["class", "style", "title"], "a": ["href"], "td": _SPANS, "th": _SPANS}
 _STYLES = ("font-weight", "text-align", "white-space")  # colours belong to the page, which has a dark form too
-# A path is hidden where it ends or goes on below, not where it is the beginning of a longer name.
-_PATH_ENDS = r"(?![\w.-])"
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -61,9 +62,15 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["number"] = number
-    made.globals.update(badges=BADGES, version=__version__)
+    made.filters.update(number=number, fixed=fixed, clean=clean, name=lambda text: clean(text, LONGEST_NAME))
+    made.globals.update(
+        badges=BADGES, version=__version__, policy=assets.policy, script=assets.script, bokeh_script=_bokeh_script
+    )
     return made
+
+
+def _bokeh_script() -> Markup:
+    return Markup(interactive.script())
 
 
 @lru_cache(maxsize=1)
@@ -99,23 +106,47 @@ def safe_html(text: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Order:
+    """A page that is asked for: whose, where, and what stands on it beside the notebook."""
+
+    record: Record
+    notebook: Path
+    report: Path
+    href: str
+    facts: dict[str, Any]
+    hidden: Hidden
+    html: bool
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the page and its figures go."""
+        return (self.report / self.href).parent
+
+
 class Converter:
     """Turns executed notebooks into pages of one report, leaving alone what has not changed.
+
+    `ask` for every page, `convert` the orders of all reports together (a notebook that several reports show is read once),
+    then take the pages from `pages` and `finish`.
 
     Parameters
     ----------
     report : Path
         Folder of the report.
-    hidden : mapping
+    hidden : Hidden
         Texts that no page may show (absolute paths) and what stands in their place.
     html : bool
         False leaves out the pages and takes only the figures.
     """
 
-    def __init__(self, report: Path, hidden: Mapping[str, str], *, html: bool = True) -> None:
+    def __init__(self, report: Path, hidden: Hidden, *, html: bool = True) -> None:
         self.report = report.resolve()
-        self.hidden = dict(hidden)
+        self.hidden = hidden
         self.html = html
+        self.pages: dict[str, Page] = {}
+        self.orders: list[Order] = []
         self._known = self._read_manifest()
         self._made: dict[str, dict[str, Any]] = {}
 
@@ -124,8 +155,8 @@ class Converter:
         """What was built from what; it lets the next build skip what is unchanged."""
         return self.report / "pages.json"
 
-    def convert(self, record: Record, notebook: Path, products: Sequence[Path] = (), target: str = "") -> Page | None:
-        """The page of one task's notebook.
+    def ask(self, record: Record, notebook: Path, products: Sequence[Path] = (), target: str = "") -> None:
+        """Ask for the page of one task's notebook; there will be none if it cannot be read.
 
         Parameters
         ----------
@@ -137,16 +168,11 @@ class Converter:
             Files that the task left and the page links.
         target : str
             What was observed.
-
-        Returns
-        -------
-        Page or None
-            None if there is no notebook, or it cannot be read.
         """
         try:
             source = notebook.read_bytes()
         except OSError:
-            return None
+            return
         href = f"notebooks/{record.folder}/{record.stage}.html"
         folder = (self.report / href).parent
         facts = {
@@ -155,26 +181,19 @@ class Converter:
             "notebook": relative(notebook, folder),
             "products": [Link(relative(path, folder), path.name) for path in products],
         }
-        key = self._key(source, record, facts)
+        everything = (record, facts, self.hidden, self.html, templates_digest())
+        key = hashlib.sha256(source + repr(everything).encode()).hexdigest()
+        order = Order(record, notebook, self.report, href, facts, self.hidden, self.html, key)
         known = self._known.get(href)
         if known and known["key"] == key and self._complete(href, known):
-            self._made[href] = known
-            return Page(href, tuple(Figure(**fields) for fields in known["figures"]), self.html)
-        try:
-            content = nbformat.reads(source.decode("utf-8"), as_version=4)
-        except (ValueError, nbformat.ValidationError):
-            return None
-        figures = extract(content, folder, record.stage)
-        if self.html:
-            self._write_page(self.report / href, content, {"record": record, "figures": figures, **facts})
-        self._made[href] = {"key": key, "figures": [figure.to_dict() for figure in figures]}
-        return Page(href, tuple(figures), self.html)
+            self.take(order, tuple(Figure(**fields) for fields in known["figures"]))
+        else:
+            self.orders.append(order)
 
-    def hide(self, text: str) -> str:
-        """``text`` without the absolute paths that name this machine and its user."""
-        for secret, shown in self.hidden.items():
-            text = re.sub(re.escape(secret) + _PATH_ENDS, lambda _, shown=shown: shown, text)
-        return text
+    def take(self, order: Order, figures: tuple[Figure, ...]) -> None:
+        """Note that the page of an order is there."""
+        self._made[order.href] = {"key": order.key, "figures": [figure.to_dict() for figure in figures]}
+        self.pages[order.record.id] = Page(order.href, figures, order.html)
 
     def finish(self) -> None:
         """Remove pages of tasks that are no longer there, and remember what was built."""
@@ -189,20 +208,7 @@ class Converter:
                     path.rmdir()
             elif path not in keep and path.suffix in (".html", ".png"):
                 path.unlink()
-        write_bytes(self.manifest, self.hide(json.dumps(self._made, indent=1)).encode())
-
-    def _write_page(self, path: Path, content: Any, facts: Mapping[str, Any]) -> None:
-        for cell in content.cells:
-            for output in cell.get("outputs", ()):
-                if output.output_type == "error":
-                    output["plain"] = _ANSI.sub("", "\n".join(output.traceback))
-        body, _ = _exporter().from_notebook_node(content)
-        text = environment().get_template("notebook.html.j2").render(body=body, **facts)
-        write_bytes(path, self.hide(text).encode("utf-8"))
-
-    def _key(self, source: bytes, record: Record, facts: Mapping[str, Any]) -> str:
-        everything = (record, facts, self.hidden, self.html, templates_digest())
-        return hashlib.sha256(source + repr(everything).encode()).hexdigest()
+        write_bytes(self.manifest, self.hidden(json.dumps(self._made, indent=1)).encode())
 
     def _complete(self, href: str, known: dict) -> bool:
         folder = (self.report / href).parent
@@ -217,3 +223,44 @@ class Converter:
             return {href: {"key": made["key"], "figures": list(made["figures"])} for href, made in content.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+
+def convert(converters: Iterable[Converter], workers: int | None = None) -> None:
+    """Make the pages that were asked for, of all reports together; each notebook is read and converted once."""
+    wanted: dict[Path, list[tuple[Converter, Order]]] = {}
+    for converter in converters:
+        for order in converter.orders:
+            wanted.setdefault(order.notebook, []).append((converter, order))
+        converter.orders = []
+    jobs = [tuple(order for _, order in pairs) for pairs in wanted.values()]
+    for pairs, figures in zip(wanted.values(), parallel.each(make, jobs, workers), strict=True):
+        if figures is not None:
+            for converter, order in pairs:
+                converter.take(order, figures)
+
+
+def make(orders: Sequence[Order]) -> tuple[Figure, ...] | None:
+    """The pages of one notebook, wherever they are wanted: its figures; None if it is damaged."""
+    first = orders[0]
+    try:
+        content = nbformat.reads(first.notebook.read_bytes().decode("utf-8"), as_version=4)
+    except (OSError, ValueError, nbformat.ValidationError):
+        return None
+    figures, files = extract(content, first.record.stage)
+    body = _body(content) if any(order.html for order in orders) else ""
+    for order in orders:
+        for name, data in files.items():
+            write_bytes(order.folder / name, data, durable=False)
+        if order.html:
+            facts = {"record": order.record, "figures": figures, **order.facts}
+            text = environment().get_template("notebook.html.j2").render(body=body, **facts)
+            write_bytes(order.report / order.href, order.hidden(text).encode("utf-8"), durable=False)
+    return tuple(figures)
+
+
+def _body(content: Any) -> str:
+    for cell in content.cells:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error":
+                output["plain"] = _ANSI.sub("", "\n".join(output.traceback))
+    return _exporter().from_notebook_node(content)[0]

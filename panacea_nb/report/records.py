@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..products.layout import safe_name
+from .privacy import clean
+
 VERDICTS = ("pass", "warn", "fail")
 UNFINISHED = ("failed", "blocked", "aborted", "running", "pending")
 BADGES = {
@@ -86,6 +89,7 @@ class Record:
     memory: float | None = None
     timing: Mapping[str, float] = field(default_factory=dict)
     attempts: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def badge(self) -> str:
@@ -98,7 +102,7 @@ class Record:
     def folder(self) -> str:
         """Where the task's page lies under the report: by exposure and channel, by target, by channel, or ``night``."""
         if self.target:
-            return f"{self.program}.{self.target}"
+            return f"{safe_name(self.program)}.{safe_name(self.target)}"
         if self.obsid is not None:
             return f"{self.obsid:07d}_exp{self.exp or 1:02d}_{self.channel}"
         return self.channel or "night"
@@ -158,7 +162,7 @@ def parse(content: Any, name: str) -> Record | None:
     if match is None:
         return None
     obsid, exp = match["obsid"], match["exp"]
-    program, target = str(parameters.get("program") or ""), ""
+    program, target = str(parameters.get("program") or _program_of(content.get("notebook"))), ""
     if match["target"]:
         # The id is program.target, and both may hold dots: the parameters say where one ends.
         known = match["target"].removeprefix(f"{program}.") if program else match["target"]
@@ -180,18 +184,25 @@ def parse(content: Any, name: str) -> Record | None:
         products=tuple(str(path) for path in products if path),
         metrics=tuple(_metric(item) for item in content.get("metrics") or () if isinstance(item, dict)),
         decisions=tuple(
-            {key: str(item.get(key, "")) for key in ("code", "text", "severity")}
+            {key: clean(item.get(key, "")) for key in ("code", "text", "severity")}
             for item in content.get("decisions") or ()
             if isinstance(item, dict)
         ),
-        error={key: str(value) for key, value in _mapping(content.get("error")).items() if value},
+        error={key: clean(value) for key, value in _mapping(content.get("error")).items() if value},
         parameters=parameters,
         wall=_float(content.get("wall")),
         cpu=_float(content.get("cpu")),
         memory=_float(content.get("peak_memory")),
         timing={key: value for key, value in _mapping(content.get("timing")).items() if _float(value) is not None},
         attempts=_attempts(content.get("attempts")),
+        versions={key: clean(value, 60) for key, value in _mapping(content.get("versions")).items()},
     )
+
+
+def _program_of(notebook: Any) -> str:
+    """The programme beside whose products a notebook lies; a task that was not started has no parameters that say it."""
+    parts = str(notebook or "").split("/")
+    return parts[1] if len(parts) > 3 and parts[0] == "LRS2" and parts[1] != "CALS" else ""
 
 
 def worst(badges: Iterable[str]) -> str:
@@ -227,7 +238,16 @@ def number(value: Any) -> str:
         return "\N{EN DASH}"
     if real == int(real) and abs(real) < 1e6:
         return str(int(real))
-    return f"{real:.4g}"
+    return f"{real:.0f}" if 1e4 <= abs(real) < 1e6 else f"{real:.4g}"
+
+
+def fixed(value: Any, digits: int = 2, sign: bool = False) -> str:
+    """A value with ``digits`` decimals, for columns; a dash for what was not measured."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if sign:
+        return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:.{digits}f}"
 
 
 def _limits(threshold: Any) -> str:
