@@ -9,11 +9,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..workflow import rundef
 from ..workflow.rundef import DefinitionError, RunDefinition
+
+if TYPE_CHECKING:
+    from ..products.layout import Layout
 
 BASERAW_VARIABLE = "PANACEA_BASERAW"
 
@@ -128,16 +131,49 @@ def status(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """``panacea-nb report``: build the report of a night again."""
+    """``panacea-nb report``: build the report of a night again, or one page of it as a file of its own."""
+    layout = _run_of(options)
+    from .. import report as room
+
+    if options.target or options.single_file or options.pdf:
+        print(room.share(layout, options.target, pdf=options.pdf, file=options.file))
+    else:
+        print(room.build(layout))
+    return 0
+
+
+def _run_of(options: argparse.Namespace) -> Layout:
+    """The run that was named, by its folder or by date, output and tag."""
     from ..products.layout import Layout
 
+    if options.night_folder:
+        from ..report import find
+
+        if "night" in _given(options):
+            raise DefinitionError("RUN and -d name a night each: give one of them")
+        return find.run(options.night_folder)
     asked = definition(options, needs_raw=False)
     layout = Layout(Path(asked.output), asked.night, asked.tag)
     if not layout.status_dir.is_dir():
         raise NoRunError(f"no run of night {asked.night} lies in {layout.night_dir}: check -d, --tag and --output")
-    from .. import report as room
+    return layout
 
-    print(room.build(layout))
+
+def diff(options: argparse.Namespace) -> int:
+    """``panacea-nb diff``: two reductions of the same data side by side."""
+    from ..report import diff as room
+    from ..report import find
+
+    print(room.build(find.run(options.run_a), find.run(options.run_b), target=options.target, file=options.file))
+    return 0
+
+
+def trends(options: argparse.Namespace) -> int:
+    """``panacea-nb trends``: measures of all nights over time; 0 also when a night is flagged."""
+    from ..report import trends as room
+
+    made = room.build(Path(options.root).expanduser().absolute())
+    print(made.text)
     return 0
 
 

@@ -41,8 +41,17 @@ examples:
   panacea-nb status                    all nights under runs/
   panacea-nb status -d 20260115        every task of a night, also while it runs""",
     "report": """\
+examples:
+  panacea-nb report -d 20260115 --output /data/reduced
+  panacea-nb report runs/NIGHTS/20260115 --target NGC4151 --single-file     one HTML file, for mail
+  panacea-nb report runs/NIGHTS/20260115 --target NGC4151 --pdf""",
+    "diff": """\
+examples:
+  panacea-nb diff runs/NIGHTS/20260115 runs/NIGHTS/20260115_offnucleus
+  panacea-nb diff old/NIGHTS/20260115 new/NIGHTS/20260115 --target NGC4151 --file compared.html""",
+    "trends": """\
 example:
-  panacea-nb report -d 20260115 --output /data/reduced""",
+  panacea-nb trends runs""",
     "lab": """\
 examples:
   panacea-nb lab                       opens the notebooks in the browser
@@ -82,7 +91,9 @@ def make_parser(asked: Sequence[str]) -> argparse.ArgumentParser:
         ("inspect", "list a raw night and the calibrations that serve it", _inspect_options),
         ("reduce", "reduce a night", _reduce_options),
         ("status", "show what became of every task of a night", _status_options),
-        ("report", "build the report of a night", _report_options),
+        ("report", "build the report of a night, or one page of it as one file", _report_options),
+        ("diff", "compare two reductions of the same data", _diff_options),
+        ("trends", "follow read noise, throughput, shifts and residuals over nights", _trends_options),
         ("lab", "open JupyterLab on the notebooks", _lab_options),
     ):
         command = sub.add_parser(
@@ -157,7 +168,31 @@ def _status_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("night_folder", nargs="?", metavar="RUN", help="folder of the run, ROOT/NIGHTS/DATE[_TAG]; or give -d")
     _night_options(parser)
+    _target_option(parser, "write the page of this target as one file (PROGRAM/NAME where two have the same name)")
+    parser.add_argument("--single-file", action="store_true", help="one HTML file that needs no other, at most 10 MB")
+    parser.add_argument("--pdf", action="store_true", help="a PDF instead, printed by an installed Chromium or Chrome")
+    _file_option(parser, "(default: in the current folder, named after target and night)")
+
+
+def _diff_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_a", metavar="RUN_A", help="folder of a run, ROOT/NIGHTS/DATE[_TAG]")
+    parser.add_argument("run_b", metavar="RUN_B", help="the one that is compared with it")
+    _target_option(parser, "compare this target only")
+    _file_option(parser, "(default: diff_A_B.html in the current folder)")
+
+
+def _trends_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", nargs="?", default="runs", metavar="ROOT", help="output root of the nights (default: runs)")
+
+
+def _target_option(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--target", default="", metavar="NAME", help=text)
+
+
+def _file_option(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--file", default="", metavar="FILE", help=f"where to write it {text}")
 
 
 def _lab_options(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
+from . import spectra
 from .spectra import Field, Spectrum, binned, limits
 
 # Okabe & Ito: told apart by everyone; a channel has the same everywhere.
@@ -69,7 +70,7 @@ def spectrum_figure(lines: list[Spectrum], name: str) -> bytes:
         color = CHANNEL_COLORS.get(line.channel, CHANNEL_COLORS["uv"] if len(lines) == 1 else OTHER_COLORS[number % 8])
         axes.fill_between(line.wave, 0, line.error / scale, color="#b9c2cd", lw=0, step="mid")
         axes.plot(line.wave, line.flux / scale, color=color, lw=0.7, label=line.name)
-    axes.set_ylim(*limits(np.concatenate([line.flux for line in lines]) / scale))
+    axes.set_ylim(*limits(np.concatenate([spectra.smoothed(line.flux) for line in lines]) / scale, 0.0))
     _label(axes, power, name)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -87,7 +88,7 @@ def ratio_figure(first: Spectrum, second: Spectrum, ratio: np.ndarray, names: tu
     scale, power = power_of(first.flux)
     above.plot(first.wave, first.flux / scale, color=CHANNEL_COLORS["uv"], lw=0.8, label=f"A: {names[0]}")
     above.plot(second.wave, second.flux / scale, color=CHANNEL_COLORS["orange"], lw=0.8, ls="--", label=f"B: {names[1]}")
-    above.set_ylim(*limits(np.concatenate([first.flux, second.flux]) / scale))
+    above.set_ylim(*limits(np.concatenate([spectra.smoothed(line.flux) for line in (first, second)]) / scale, 0.0))
     _label(above, power, "")
     above.set_xlabel("")
     above.legend(frameon=False, fontsize=9)
@@ -107,10 +108,14 @@ def fields_figure(fields: list[Field]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
 
-    columns = min(4, len(fields))
+    columns = min(2, len(fields))
     rows = -(-len(fields) // columns)
-    figure = Figure(figsize=(2.9 * columns + 0.4, 2.25 * rows), dpi=_DPI, layout="constrained")
+    width, height = 3.4 * columns + 0.5, 2.3 * rows + 0.25
+    figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=0.62 / width, right=1 - 0.08 / width, bottom=0.45 / height, top=1 - 0.25 / height, hspace=0.22, wspace=0.14
+    )
     for number, (axes, field) in enumerate(zip(figure.subplots(rows, columns, squeeze=False).flat, fields, strict=False)):
         good = field.image[np.isfinite(field.image)]
         low, high = np.percentile(good, [3, 99.7]) if good.size else (0.0, 1.0)
@@ -123,7 +128,7 @@ def fields_figure(fields: list[Field]) -> bytes:
                 axes.add_patch(Circle((x, y), max(width, 0.5), fill=False, ec=color, lw=thick))
         if field.sky_axes is not None:
             _compass(axes, field)
-        axes.set_title(_short(field.name), fontsize=8, color=INK)
+        axes.set_title(spectra.short_name(field.name), fontsize=8, color=INK)
         axes.tick_params(labelsize=7, colors=SOFT)
         if number % columns == 0:
             axes.set_ylabel("IFU y [arcsec]", fontsize=8)
@@ -142,12 +147,6 @@ def power_of(flux: np.ndarray) -> tuple[float, int]:
     return 10.0**power, power
 
 
-def _short(name: str) -> str:
-    """``20250115_0000005_exp01_uv`` as ``uv, 5 exp01``."""
-    parts = name.split("_")
-    return f"{parts[3]}, {int(parts[1])} {parts[2]}" if len(parts) == 4 and parts[1].isdigit() else name
-
-
 def _compass(axes, field: Field) -> None:
     """Arrows to north and east in a corner of the image."""
     left, right, bottom, top = field.extent
@@ -164,8 +163,9 @@ def _axes(width: float, height: float):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI)  # its margins are known, so no time goes into finding them
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.065, right=0.995, bottom=0.135, top=0.93)
     return figure, figure.subplots()
 
 

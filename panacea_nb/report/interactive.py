@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from .drawing import CHANNEL_COLORS, INK, OTHER_COLORS, SOFT, power_of
-from .spectra import Spectrum, limits
+from .spectra import Spectrum, limits, smoothed
 
 HEIGHT = 430
 
@@ -59,18 +59,19 @@ def spectra(lines: Sequence[Spectrum], *, shown: int = 1, ratio: bool = False) -
     scale, power = power_of(np.concatenate([line.flux for line in above]))
     plot = _plot(f"flux [10^{power} erg/s/cm2/A]", HEIGHT)
     _hover(plot, power)
-    series = []
+    series, last = [], []
     color = CHANNEL_COLORS.get(main.channel, CHANNEL_COLORS["uv"])
     if (main.error > 0).any():
-        series.append(_add(plot, main.wave, main.error / scale, "error (1 sigma)", "#8a96a3", True, step=True))
+        last.append(_add(plot, main.wave, main.error / scale, "error (1 sigma)", "#8a96a3", True, step=True))
     if np.isfinite(main.sky).any():
-        series.append(_add(plot, main.wave, main.sky / scale, "sky", "#7A3E9D", False))
+        last.append(_add(plot, main.wave, main.sky / scale, "sky", "#7A3E9D", False))
     for number, line in enumerate(above[1:]):
         own = OTHER_COLORS[number % len(OTHER_COLORS)] if len(above) > 2 else CHANNEL_COLORS["orange"]
         series.append(_add(plot, line.wave, line.flux / scale, line.name, own, number + 1 < shown))
-    series.append(_add(plot, main.wave, main.flux / scale, main.name, color, True, width=1.2))
-    plot.y_range.start, plot.y_range.end = limits(main.flux / scale)
-    content: dict[str, Any] = {"series": series[::-1], "fit": main.name, "item": None}
+    # drawn last, so that it lies above the others, but listed first
+    series.insert(0, _add(plot, main.wave, main.flux / scale, main.name, color, True, width=1.2))
+    plot.y_range.start, plot.y_range.end = limits(smoothed(main.flux) / scale, 0.0)
+    content: dict[str, Any] = {"series": series + last, "fit": main.name, "item": None}
     if ratio:
         below = _plot("ratio B / A", 230, x_range=plot.x_range)
         plot.xaxis.visible = False

@@ -16,7 +16,8 @@ import jinja2
 import nbformat
 from bleach.css_sanitizer import CSSSanitizer
 from markupsafe import Markup
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 
 from .. import __version__
 from ..products.write import write_bytes
@@ -75,17 +76,25 @@ def _bokeh_script() -> Markup:
 
 @lru_cache(maxsize=1)
 def templates_digest() -> str:
-    """Digest of the templates and of this package's version: when it changes, every page is written again."""
-    total = hashlib.sha256(__version__.encode())
-    for path in sorted(TEMPLATES.rglob("*")):
+    """Digest of the templates, this room and the package's version: when it changes, every page is written again."""
+    total = hashlib.sha256(f"{__version__} {interactive.script_name()}".encode())
+    for path in (*sorted(TEMPLATES.rglob("*")), *sorted(Path(__file__).parent.glob("*.py"))):
         if path.is_file():
             total.update(path.read_bytes())
     return total.hexdigest()
 
 
+class _Exporter(HTMLExporter):
+    """nbconvert's exporter without its second pass over the finished page, which would look for images that are elsewhere by now."""
+
+    def from_notebook_node(self, nb: Any, resources: Any = None, **options: Any) -> tuple[str, dict]:
+        self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))
+        return TemplateExporter.from_notebook_node(self, nb, resources, **options)
+
+
 @lru_cache(maxsize=1)
 def _exporter() -> HTMLExporter:
-    made = HTMLExporter(
+    made = _Exporter(
         template_name="panacea",
         extra_template_basedirs=[str(TEMPLATES / "nbconvert")],
         exclude_anchor_links=True,
@@ -225,7 +234,7 @@ class Converter:
             return {}
 
 
-def convert(converters: Iterable[Converter], workers: int | None = None) -> None:
+def convert(converters: Iterable[Converter], crew: parallel.Crew) -> None:
     """Make the pages that were asked for, of all reports together; each notebook is read and converted once."""
     wanted: dict[Path, list[tuple[Converter, Order]]] = {}
     for converter in converters:
@@ -233,7 +242,7 @@ def convert(converters: Iterable[Converter], workers: int | None = None) -> None
             wanted.setdefault(order.notebook, []).append((converter, order))
         converter.orders = []
     jobs = [tuple(order for _, order in pairs) for pairs in wanted.values()]
-    for pairs, figures in zip(wanted.values(), parallel.each(make, jobs, workers), strict=True):
+    for pairs, figures in zip(wanted.values(), crew.each(make, jobs), strict=True):
         if figures is not None:
             for converter, order in pairs:
                 converter.take(order, figures)

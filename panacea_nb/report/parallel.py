@@ -21,20 +21,40 @@ def cores() -> int:
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
-def each(function: Callable[[Any], Any], pieces: Sequence[Any], workers: int | None = None) -> Iterator[Any]:
-    """``function`` of every piece, in order; the function and its pieces must be picklable."""
-    workers = cores() if workers is None else workers
-    done = 0
-    if workers > 1 and len(pieces) >= _WORTHWHILE:
-        start = multiprocessing.get_context("spawn")  # a fork would take locks of other threads with it
-        try:
-            with ProcessPoolExecutor(workers, mp_context=start, initializer=_leash, initargs=(os.getpid(),)) as pool:
-                for result in pool.map(function, pieces, chunksize=2):
+class Crew:
+    """Processes that are started when there is enough to do, and kept until the report is done.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many; as many as there are cores by default, and with 1 everything is done by this process.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = cores() if workers is None else workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> Iterator[Any]:
+        """``function`` of every piece, in order; the function and its pieces must be picklable."""
+        done = 0
+        if self.workers > 1 and (len(pieces) >= _WORTHWHILE or (self._pool is not None and len(pieces) > 1)):
+            if self._pool is None:
+                start = multiprocessing.get_context("spawn")  # a fork would take locks of other threads with it
+                self._pool = ProcessPoolExecutor(self.workers, start, _leash, (os.getpid(),))
+            try:
+                for result in self._pool.map(function, pieces):
                     done += 1
                     yield result
-        except BrokenProcessPool:
-            pass  # no processes to be had here, or one was killed: the rest is made by this one
-    yield from map(function, pieces[done:])
+            except BrokenProcessPool:
+                self._pool, self.workers = None, 1  # no processes to be had here, or one was killed: go on alone
+        yield from map(function, pieces[done:])
 
 
 def _leash(parent: int) -> None:

@@ -66,11 +66,12 @@ def build(layout: Layout, *, html: bool = True, workers: int | None = None) -> P
     Path
         The night page.
     """
-    plan = prepare(layout, html=html, workers=workers)
+    with parallel.Crew(workers) as crew:
+        plan = prepare(layout, html=html, crew=crew)
+        wanted = _targets(plan)
+        for _ in crew.each(targets.build, wanted):
+            pass
     seen = _products(layout, plan.records)
-    wanted = _targets(plan)
-    for _ in parallel.each(targets.build, wanted, workers):
-        pass
     places = [(plan.night, ""), *((converter, program) for program, converter in plan.programs.items())]
     for converter, program in places:
         folder = converter.report
@@ -86,7 +87,7 @@ def build(layout: Layout, *, html: bool = True, workers: int | None = None) -> P
     return layout.report_dir / "index.html"
 
 
-def prepare(layout: Layout, *, html: bool = True, workers: int | None = None) -> Plan:
+def prepare(layout: Layout, *, html: bool = True, crew: parallel.Crew | None = None) -> Plan:
     """Read the records of a night and bring the pages of its notebooks up to date."""
     records, unread = read_records(layout.status_dir)
     hidden = hidden_paths(layout, (record.parameters for record in records))
@@ -104,7 +105,7 @@ def prepare(layout: Layout, *, html: bool = True, workers: int | None = None) ->
         plan.night.ask(*about)
         if record.program in programs:
             programs[record.program].ask(*about)
-    convert((plan.night, *programs.values()), workers)
+    convert((plan.night, *programs.values()), crew or parallel.Crew(1))
     for converter in (plan.night, *programs.values()):
         converter.finish()
     return plan

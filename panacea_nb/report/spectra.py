@@ -94,7 +94,8 @@ def observed(files: list[Path]) -> Observed:
         except _DAMAGE:
             image = None
     if single is not None:
-        spectrum = read_spectrum(single, single.stem.removeprefix("spectrum_"), str(header.get("CHANNEL", "")))
+        name = short_name(single.stem.removeprefix("spectrum_"))
+        spectrum = read_spectrum(single, name, str(header.get("CHANNEL", "")))
     return Observed(header, spectrum, image)
 
 
@@ -137,6 +138,20 @@ def binned(values: np.ndarray, bins: int) -> np.ndarray:
     """Medians of ``bins`` equal pieces, NaN where a piece has nothing."""
     pieces = np.array_split(np.asarray(values, float), min(bins, len(values)))
     return np.array([np.median(p[np.isfinite(p)]) if np.isfinite(p).any() else np.nan for p in pieces])
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Running median of three: lines stay, what is one sample wide (a cosmic ray, a bad pixel) goes."""
+    values = np.asarray(values, float)
+    if values.size < 3:
+        return values
+    return np.concatenate([values[:1], np.median([values[:-2], values[1:-1], values[2:]], axis=0), values[-1:]])
+
+
+def short_name(name: str) -> str:
+    """``20250115_0000005_exp01_uv`` as ``uv, 5 exp01``; other names as they are."""
+    parts = name.split("_")
+    return f"{parts[3]}, {int(parts[1])} {parts[2]}" if len(parts) == 4 and parts[1].isdigit() else name
 
 
 def limits(values: np.ndarray, share: float = 0.2) -> tuple[float, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +18,7 @@ from ..products.write import write_bytes
 from . import assets, drawing, interactive, rerun, spectra
 from .figures import Figure
 from .links import Link, inside, product_files, relative
-from .pages import Page, environment
+from .pages import Page, environment, templates_digest
 from .privacy import LONGEST_NAME, Hidden, clean, read_run
 from .records import Record, channel_order, fixed, number, worst
 from .spectra import Field, Observed, Spectrum
@@ -125,7 +128,10 @@ def read(target: Target) -> Content:
 
 
 def build(target: Target) -> list[str]:
-    """Write the pages of a target, one in each place that shows it."""
+    """Write the pages of a target, one in each place that shows it; nothing where all of them are up to date."""
+    key = _key(target)
+    if all(_ends_with(place.report / target.href, key) for place in target.places):
+        return []
     content = read(target)
     pictures = _pictures(target, content)
     plot = interactive.spectra(content.lines) if content.lines else ""
@@ -134,9 +140,30 @@ def build(target: Target) -> list[str]:
         for name, data in pictures.items():
             write_bytes(place.report / "targets" / name, data, durable=False)
         text = render(target, content, place, plot=plot, pictures=list(pictures))
-        write_bytes(place.report / target.href, place.hidden(text).encode(), durable=False)
+        write_bytes(place.report / target.href, place.hidden(text).encode() + key, durable=False)
         made.append(target.href)
     return made
+
+
+def _key(target: Target) -> bytes:
+    """What the pages of a target are made of, as a comment at their end."""
+    states = []
+    for path in (target.layout.run_file, *product_files(target.layout, [target.record, *target.tasks])):
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            states.append((path.name, state.st_size, state.st_mtime_ns))
+    shown = [(sorted(place.pages.items()), place.hidden) for place in target.places]
+    everything = (target.record, target.tasks, states, shown, templates_digest())
+    return f"<!-- {hashlib.sha256(repr(everything).encode()).hexdigest()} -->\n".encode()
+
+
+def _ends_with(path: Path, key: bytes) -> bool:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(-len(key), os.SEEK_END)
+            return stream.read() == key
+    except OSError:
+        return False
 
 
 def single_file(target: Target, place: Place) -> str:

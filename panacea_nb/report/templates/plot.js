@@ -22,11 +22,13 @@
     const fit = () => {
       const low = Math.min(plot.x_range.start, plot.x_range.end), high = Math.max(plot.x_range.start, plot.x_range.end);
       const seen = [];
-      for (let i = 0; i < wave.length; i++) if (wave[i] >= low && wave[i] <= high && isFinite(flux[i])) seen.push(flux[i]);
+      for (let i = 1; i < wave.length - 1; i++) {
+        if (wave[i] < low || wave[i] > high) continue;
+        const three = [flux[i - 1], flux[i], flux[i + 1]].sort((a, b) => a - b);  // what is one sample wide does not count
+        if (isFinite(three[1])) seen.push(three[1]);
+      }
       if (seen.length < 3) return;
-      seen.sort((a, b) => a - b);
-      const cut = seen.length > 1000 ? Math.floor(seen.length / 500) : 0;
-      let bottom = seen[cut], top = seen[seen.length - 1 - cut];
+      let bottom = seen.reduce((a, b) => Math.min(a, b)), top = seen.reduce((a, b) => Math.max(a, b));
       if (bottom > 0 && bottom < 0.5 * top) bottom = 0;
       const room = 0.06 * (top - bottom) || 1;
       plot.y_range.setv({start: bottom - room, end: top + room});

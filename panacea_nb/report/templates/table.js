@@ -71,7 +71,7 @@
   }));
   const order = document.getElementById("order");
   [...table.tHead.rows[0].cells].forEach((cell, index) => {
-    if (cell.dataset.fixed === undefined) order.add(new Option(cell.textContent.trim(), index));
+    if (cell.dataset.fixed === undefined) order.add(new Option(cell.innerText.replace(/-\n/g, "").replace(/\s+/g, " ").trim(), index));
   });
   order.addEventListener("change", () => sort(table, Number(order.value), 1));
   document.getElementById("clear").addEventListener("click", () => {
