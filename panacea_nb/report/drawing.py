@@ -16,8 +16,8 @@ from .spectra import Field, Spectrum, binned, limits
 CHANNEL_COLORS = {"uv": "#0072B2", "orange": "#D55E00", "red": "#CC79A7", "farred": "#5B4A00"}
 OTHER_COLORS = ("#009E73", "#56B4E9", "#E69F00", "#444444", "#7A3E9D", "#008080", "#A0522D", "#708090")
 INK, SOFT = "#1b2330", "#5a6675"
-SPARK_WIDTH, SPARK_HEIGHT = 132, 40
-_SPARK_BINS = 88
+SPARK_WIDTH, SPARK_HEIGHT = 108, 40
+_SPARK_BINS = 72
 _DPI = 110
 
 

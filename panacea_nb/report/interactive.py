@@ -57,7 +57,7 @@ def spectra(lines: Sequence[Spectrum], *, shown: int = 1, ratio: bool = False) -
     main = lines[0]
     above = list(lines[:-1] if ratio else lines)
     scale, power = power_of(np.concatenate([line.flux for line in above]))
-    plot = _plot(f"flux [10^{power} erg/s/cm2/A]", HEIGHT)
+    plot = _plot(f"flux [10{_raised(power)} erg/s/cm²/Å]", HEIGHT)
     _hover(plot, power)
     series, last = [], []
     color = CHANNEL_COLORS.get(main.channel, CHANNEL_COLORS["uv"])
@@ -108,7 +108,7 @@ def _plot(label: str, height: int, **options: Any) -> Any:
     )  # fmt: skip
     plot.toolbar.logo = None
     plot.toolbar.autohide = False
-    plot.xaxis.axis_label, plot.yaxis.axis_label = "wavelength [A]", label
+    plot.xaxis.axis_label, plot.yaxis.axis_label = "wavelength [Å]", label
     for axis in (plot.xaxis, plot.yaxis):
         axis.axis_label_text_font_style = "normal"
         axis.axis_label_text_color = axis.major_label_text_color = SOFT
@@ -131,8 +131,12 @@ def _add(plot: Any, wave: np.ndarray, values: np.ndarray, name: str, color: str,
 def _hover(plot: Any, power: int) -> None:
     from bokeh.models import HoverTool
 
-    tips = [("", "$name"), ("wavelength", "@x{0.00} A"), ("value", f"@y{{0.0000}} x 10^{power}")]
+    tips = [("", "$name"), ("wavelength", "@x{0.00} Å"), ("value", f"@y{{0.0000}} × 10{_raised(power)}")]
     plot.add_tools(HoverTool(tooltips=tips, mode="mouse", line_policy="nearest"))
+
+
+def _raised(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _ranges(lines: Sequence[Spectrum]) -> list[dict[str, Any]]:

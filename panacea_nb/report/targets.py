@@ -296,7 +296,7 @@ def _found(content: Content) -> str:
         for x, y, width in (seen.field.source,)
     ]
     none = sum(seen.field is not None and seen.field.source is None for _, seen in content.parts)
-    said = f"The source, circled: {'; '.join(places)}." if places else ""
+    said = f"The source, in a circle with a radius of its FWHM: {'; '.join(places)}." if places else ""
     return f"{said}{f' No source in {none} of {len(content.parts)} images.' if none else ''}".strip()
 
 
