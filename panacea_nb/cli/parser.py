@@ -168,7 +168,9 @@ def _status_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("night_folder", nargs="?", metavar="RUN", help="folder of the run, ROOT/NIGHTS/DATE[_TAG]; or give -d")
+    parser.add_argument(
+        "night_folder", nargs="?", metavar="RUN", help="folder of the run, ROOT/NIGHTS/DATE[_TAG]; or give -d"
+    )
     _night_options(parser)
     _target_option(parser, "write the page of this target as one file (PROGRAM/NAME where two have the same name)")
     parser.add_argument("--single-file", action="store_true", help="one HTML file that needs no other, at most 10 MB")
@@ -184,7 +186,9 @@ def _diff_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _trends_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", nargs="?", default="runs", metavar="ROOT", help="output root of the nights (default: runs)")
+    parser.add_argument(
+        "root", nargs="?", default="runs", metavar="ROOT", help="output root of the nights (default: runs)"
+    )
 
 
 def _target_option(parser: argparse.ArgumentParser, text: str) -> None:

@@ -20,7 +20,9 @@ from . import interactive
 TEMPLATES = Path(__file__).with_name("templates")
 LARGEST_FILE = 10_000_000
 _SOURCE = re.compile(r'(<img\b[^>]*?\bsrc=")([^":]+)(")')
-_LINK = re.compile(r'<a\b(?P<before>[^>]*?)\shref="(?P<href>(?!#|https?:)[^"]*)"(?P<after>[^>]*)>(?P<text>.*?)</a>', re.DOTALL)
+_LINK = re.compile(
+    r'<a\b(?P<before>[^>]*?)\shref="(?P<href>(?!#|https?:)[^"]*)"(?P<after>[^>]*)>(?P<text>.*?)</a>', re.DOTALL
+)
 
 
 class TooLargeError(PanaceaError):

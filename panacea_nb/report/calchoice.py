@@ -52,11 +52,13 @@ def _choice(name: str, known: Mapping[str, Any], night: str) -> Choice:
         role = _ROLES.get(kind, "") if known.get("trace_kind") == kind else ""
         spans = sorted(set(searched))
         looked = " to ".join(spans) if spans else ""
-        kinds.append(Kind(words, len(frames), _frames(kind, (frame[0] for frame in frames if frame), night), looked, role))
+        kinds.append(
+            Kind(words, len(frames), _frames(kind, (frame[0] for frame in frames if frame), night), looked, role)
+        )
     rejected = tuple(
-        (KINDS.get(str(item.get("kind")), str(item.get("kind", ""))), clean(item.get("subject", ""), 200), clean(item.get("reason", "")))
+        (_words(item.get("kind")), clean(item.get("subject", ""), 200), clean(item.get("reason", "")))
         for item in known.get("rejected") or ()
-    )  # fmt: skip
+    )
     decisions = tuple(
         {key: clean(item.get(key, "")) for key in ("code", "text", "severity")} for item in known.get("decisions") or ()
     )
@@ -74,6 +76,10 @@ def _frames(kind: str, frames: Iterable[Mapping[str, Any]], night: str) -> str:
         other = f"{where}: " if where != night else ""
         texts.append(f"{other}observation {obsid} exp {_span(exposures)}{f' ({lamp})' if lamp else ''}")
     return "; ".join(texts)
+
+
+def _words(kind: Any) -> str:
+    return KINDS.get(str(kind), clean(kind, 20))
 
 
 def _span(numbers: list[int]) -> str:

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 
 from ..errors import RequestError
-from ..products.layout import Layout, safe_name
+from ..products.layout import Layout
 from ..products.write import write_bytes
 from . import assets, drawing, interactive, targets
 from .figures import extract
@@ -45,11 +45,7 @@ class Side:
     records: dict[str, Record]
     asked: dict[str, Any]
     hidden: Hidden
-
-    @property
-    def name(self) -> str:
-        """The run in words: its night and tag."""
-        return self.layout.night_dir.name
+    name: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,8 @@ def build(first: Layout, second: Layout, *, target: str = "", file: str | Path =
         If the runs have no task in common.
     """
     sides = (_side("A", first), _side("B", second))
+    if sides[0].name == sides[1].name:
+        sides = tuple(replace(side, name=f"{clean(side.layout.output.name, 40)}: {side.name}") for side in sides)
     pairs = _target_pairs(sides, target)
     kept = _kept(sides, pairs) if target else None
     common = sorted(
@@ -132,7 +130,7 @@ def build(first: Layout, second: Layout, *, target: str = "", file: str | Path =
     )
     for side in sides:
         text = side.hidden(text)
-    path = Path(file) if file else Path.cwd() / f"diff_{safe_name(sides[0].name)}_{safe_name(sides[1].name)}.html"
+    path = Path(file) if file else Path.cwd() / f"diff_{first.night_dir.name}_{second.night_dir.name}.html"
     return write_bytes(path.absolute(), assets.one_file(text, path.absolute().parent).encode("utf-8"))
 
 
@@ -150,7 +148,9 @@ def ratio(first: Spectrum, second: Spectrum) -> np.ndarray:
 def _side(letter: str, layout: Layout) -> Side:
     records, _ = read_records(layout.status_dir)
     hidden = hidden_paths(layout, (record.parameters for record in records))
-    return Side(letter, layout, {record.id: record for record in records}, read_run(layout), hidden)
+    return Side(
+        letter, layout, {record.id: record for record in records}, read_run(layout), hidden, layout.night_dir.name
+    )
 
 
 def _target_pairs(sides: tuple[Side, Side], name: str) -> list[tuple[Target, Target]]:
@@ -190,7 +190,9 @@ def _versions(sides: tuple[Side, Side]) -> list[Pair]:
             for name, version in record.versions.items():
                 every.setdefault(name, set()).add(version)
         found.append({name: ", ".join(sorted(values)) for name, values in every.items()})
-    return [Pair(name, *(side.get(name, "\N{EN DASH}") for side in found)) for name in dict.fromkeys((*found[0], *found[1]))]
+    return [
+        Pair(name, *(side.get(name, "\N{EN DASH}") for side in found)) for name in dict.fromkeys((*found[0], *found[1]))
+    ]
 
 
 def _metrics(sides: tuple[Side, Side], common: Iterable[str]) -> list[Pair]:
@@ -210,8 +212,9 @@ def _metrics(sides: tuple[Side, Side], common: Iterable[str]) -> list[Pair]:
 def _change(a: Any, b: Any) -> float | None:
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in (a, b)):
         return None
-    scale = max(abs(a), abs(b))
-    return 0.0 if scale == 0 or abs(a - b) <= _SAME * scale else (b - a) / scale
+    if abs(a - b) <= _SAME * max(abs(a), abs(b)):
+        return 0.0
+    return (b - a) / abs(a) if a else math.copysign(math.inf, b)
 
 
 def _compare(sides: tuple[Side, Side], first: Target, second: Target) -> Compared | None:
@@ -221,7 +224,9 @@ def _compare(sides: tuple[Side, Side], first: Target, second: Target) -> Compare
     if not both[0] or not both[1]:
         if not figures:
             return None
-        return Compared(name, "Only one of the two has a spectrum." if any(both) else "Neither has a spectrum.", "", "", figures)
+        return Compared(
+            name, "Only one of the two has a spectrum." if any(both) else "Neither has a spectrum.", "", "", figures
+        )
     a, b = (replace(lines[0], name=side.letter) for lines, side in zip(both, sides, strict=True))
     quotient = ratio(a, b)
     line = Spectrum("B / A", a.wave, quotient, np.ones_like(quotient), np.full_like(quotient, np.nan))
@@ -267,5 +272,6 @@ def _pictures(side: Side, record: Record, most: int) -> list[tuple[str, str]]:
         return []
     figures, files = extract(notebook, record.stage)
     chosen = ([figure for figure in figures if figure.tagged] or figures)[:most]
-    return [(figure.caption, f"data:image/png;base64,{base64.b64encode(files[figure.file]).decode()}") for figure in chosen]
-
+    return [
+        (figure.caption, f"data:image/png;base64,{base64.b64encode(files[figure.file]).decode()}") for figure in chosen
+    ]

@@ -86,8 +86,8 @@ def ratio_figure(first: Spectrum, second: Spectrum, ratio: np.ndarray, names: tu
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     scale, power = power_of(first.flux)
-    above.plot(first.wave, first.flux / scale, color=CHANNEL_COLORS["uv"], lw=0.8, label=f"A: {names[0]}")
-    above.plot(second.wave, second.flux / scale, color=CHANNEL_COLORS["orange"], lw=0.8, ls="--", label=f"B: {names[1]}")
+    above.plot(first.wave, first.flux / scale, color="#56B4E9", lw=1.8, label=f"A: {names[0]}")
+    above.plot(second.wave, second.flux / scale, color="#8a3d00", lw=0.6, label=f"B: {names[1]}")
     above.set_ylim(*limits(np.concatenate([spectra.smoothed(line.flux) for line in (first, second)]) / scale, 0.0))
     _label(above, power, "")
     above.set_xlabel("")
@@ -116,11 +116,19 @@ def fields_figure(fields: list[Field]) -> bytes:
     figure.subplots_adjust(
         left=0.62 / width, right=1 - 0.08 / width, bottom=0.45 / height, top=1 - 0.25 / height, hspace=0.22, wspace=0.14
     )
-    for number, (axes, field) in enumerate(zip(figure.subplots(rows, columns, squeeze=False).flat, fields, strict=False)):
+    for number, (axes, field) in enumerate(
+        zip(figure.subplots(rows, columns, squeeze=False).flat, fields, strict=False)
+    ):
         good = field.image[np.isfinite(field.image)]
         low, high = np.percentile(good, [3, 99.7]) if good.size else (0.0, 1.0)
         axes.imshow(
-            field.image, origin="lower", extent=field.extent, cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
+            field.image,
+            origin="lower",
+            extent=field.extent,
+            cmap="viridis",
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
         )
         if field.source is not None:
             x, y, width = field.source
@@ -155,7 +163,9 @@ def _compass(axes, field: Field) -> None:
     for axis, letter in zip(field.sky_axes, "EN", strict=True):
         direction = np.array(axis) / (float(np.hypot(*axis)) or 1.0)
         end = start + 0.75 * length * direction
-        axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "white", "lw": 1, "shrinkA": 0, "shrinkB": 0})
+        axes.annotate(
+            "", end, start, arrowprops={"arrowstyle": "-|>", "color": "white", "lw": 1, "shrinkA": 0, "shrinkB": 0}
+        )
         axes.text(*(start + 1.1 * length * direction), letter, color="white", fontsize=7, ha="center", va="center")
 
 

@@ -90,7 +90,13 @@ def spectra(lines: Sequence[Spectrum], *, shown: int = 1, ratio: bool = False) -
 def as_json(content: Any) -> Markup:
     """JSON that may stand inside a ``script`` element, whatever texts it holds."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    for letter, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+    for letter, code in (
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+    ):
         text = text.replace(letter, code)
     return Markup(text)
 
@@ -121,7 +127,9 @@ def _plot(label: str, height: int, **options: Any) -> Any:
     return plot
 
 
-def _add(plot: Any, wave: np.ndarray, values: np.ndarray, name: str, color: str, visible: bool, **how: Any) -> dict[str, Any]:
+def _add(
+    plot: Any, wave: np.ndarray, values: np.ndarray, name: str, color: str, visible: bool, **how: Any
+) -> dict[str, Any]:
     data = {"x": np.asarray(wave, np.float32), "y": np.asarray(values, np.float32)}
     draw = plot.step if how.pop("step", False) else plot.line
     made = draw("x", "y", source=data, color=color, line_width=how.get("width", 1.0), visible=visible, name=name)

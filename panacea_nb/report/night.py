@@ -305,18 +305,26 @@ def _preview(row: Row, seen: Observed) -> Preview | None:
     if seen.field is None and seen.spectrum is None:
         return None
     where = f"{row.facts['object'] or 'unnamed'} {row.key[2]}"
-    found = f"source at {seen.field.source[0]:.1f}, {seen.field.source[1]:.1f} arcsec" if seen.field and seen.field.source else "no source"
+    found = (
+        f"source at {seen.field.source[0]:.1f}, {seen.field.source[1]:.1f} arcsec"
+        if seen.field and seen.field.source
+        else "no source"
+    )
     says = f"Collapsed image of {where}: {found}"
     spark = ""
     if seen.spectrum is not None and seen.spectrum.measured.any():
-        spark = drawing.sparkline(seen.spectrum, f"Spectrum of {where}: median S/N {number(seen.spectrum.snr)} per sample")
+        spark = drawing.sparkline(
+            seen.spectrum, f"Spectrum of {where}: median S/N {number(seen.spectrum.snr)} per sample"
+        )
     return Preview(drawing.image_uri(seen.field) if seen.field is not None else "", says, spark)
 
 
 def _cost(stage: str, tasks: list[Record]) -> Cost:
     memory = [task.megabytes for task in tasks if task.megabytes]
     walls = [task.wall or 0.0 for task in tasks]
-    return Cost(stage, len(tasks), sum(walls), sum(task.cpu or 0.0 for task in tasks), max(walls), max(memory, default=None))
+    return Cost(
+        stage, len(tasks), sum(walls), sum(task.cpu or 0.0 for task in tasks), max(walls), max(memory, default=None)
+    )
 
 
 def _target_facts(record: Record) -> dict[str, Any]:

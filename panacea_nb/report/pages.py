@@ -85,7 +85,7 @@ def templates_digest() -> str:
 
 
 class _Exporter(HTMLExporter):
-    """nbconvert's exporter without its second pass over the finished page, which would look for images that are elsewhere by now."""
+    """nbconvert's exporter without its second pass over the page, which would look for images that are elsewhere by now."""
 
     def from_notebook_node(self, nb: Any, resources: Any = None, **options: Any) -> tuple[str, dict]:
         self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))

@@ -58,7 +58,13 @@ def write(page: Path, target: Path) -> Path:
     target = target.absolute()
     with tempfile.TemporaryDirectory(prefix="panacea-print-") as profile:
         printed = Path(profile) / "page.pdf"
-        command = [program, *_QUIET, f"--user-data-dir={profile}/profile", f"--print-to-pdf={printed}", page.absolute().as_uri()]
+        command = [
+            program,
+            *_QUIET,
+            f"--user-data-dir={profile}/profile",
+            f"--print-to-pdf={printed}",
+            page.absolute().as_uri(),
+        ]
         if os.geteuid() == 0:
             command.insert(1, "--no-sandbox")  # Chromium has no sandbox for root
         try:

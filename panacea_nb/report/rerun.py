@@ -13,7 +13,20 @@ DEFAULTS: dict[str, Any] = {
     "wavelength_bin": 10.0, "sky_mode": "auto", "sky_degree": 0, "sky_refine": "none", "extraction": "psf", "telluric": "none",
 }  # fmt: skip
 # Where a run reads and writes is the reader's; how it is carried out changes no result.
-LEFT_OUT = ("output", "baseraw", "overwrite", "jobs", "until", "redo", "night", "sides", "object", "obsid", "exp", "first")
+LEFT_OUT = (
+    "output",
+    "baseraw",
+    "overwrite",
+    "jobs",
+    "until",
+    "redo",
+    "night",
+    "sides",
+    "object",
+    "obsid",
+    "exp",
+    "first",
+)
 _IMPLIED = {"sky_mode": ("sky_region", "sky_mask", "sky_obsid")}
 PLACE = (
     "Run it in the folder that holds LRS2 and NIGHTS, or name another --output; PANACEA_BASERAW is the folder with the raw "

@@ -91,7 +91,9 @@ def prepare(layout: Layout, *, html: bool = True, crew: parallel.Crew | None = N
     """Read the records of a night and bring the pages of its notebooks up to date."""
     records, unread = read_records(layout.status_dir)
     hidden = hidden_paths(layout, (record.parameters for record in records))
-    names = sorted({record.program for record in records if record.program and safe_name(record.program) == record.program})
+    names = sorted(
+        {record.program for record in records if record.program and safe_name(record.program) == record.program}
+    )
     programs = {name: Converter(layout.program_report_dir(name), hidden, html=html) for name in names}
     plan = Plan(
         layout, records, unread, observed(layout), hidden, Converter(layout.report_dir, hidden, html=html), programs
@@ -152,7 +154,9 @@ def find_target(known: Iterable[Target], name: str, layout: Layout) -> Target:
     program, _, short = name.rpartition("/")
     asked = safe_name(short).lower()
     mine = [t for t in known if not program or t.record.program.lower() == program.lower()]
-    found = [t for t in mine if t.record.target.lower() == asked] or [t for t in mine if asked in t.record.target.lower()]
+    found = [t for t in mine if t.record.target.lower() == asked] or [
+        t for t in mine if asked in t.record.target.lower()
+    ]
     if len(found) == 1:
         return found[0]
     names = ", ".join(f"{t.record.program}/{t.record.target}" for t in (found or known)) or "none at all"
@@ -221,8 +225,11 @@ def _summarise(night: Night, folder: Path) -> None:
     content = {
         "night": night.layout.night,
         "verdicts": night.verdicts,
-        "targets": [{"name": row.facts["object"], "badge": row.badge, "page": row.page, "sn": row.facts["sn"]} for row in night.targets],
-    }  # fmt: skip
+        "targets": [
+            {"name": row.facts["object"], "badge": row.badge, "page": row.page, "sn": row.facts["sn"]}
+            for row in night.targets
+        ],
+    }
     write_bytes(folder / SUMMARY, json.dumps(content, indent=1).encode(), durable=False)
 
 

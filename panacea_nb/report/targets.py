@@ -76,7 +76,9 @@ class Content:
     @property
     def lines(self) -> list[Spectrum]:
         """The spectra to draw, the most important first."""
-        singles = [seen.spectrum for _, seen in self.parts if seen.spectrum is not None and seen.spectrum.measured.any()]
+        singles = [
+            seen.spectrum for _, seen in self.parts if seen.spectrum is not None and seen.spectrum.measured.any()
+        ]
         return [line for line in (self.combined, *singles) if line is not None][: MOST_LINES + 1]
 
     @property
@@ -124,7 +126,9 @@ def read(target: Target) -> Content:
     selects = bool(objects) and all(name.lower() in one.lower() for one in objects)
     obsid = target.exposures[0][0] if target.exposures else None
     command = rerun.command(asked, layout.night, name=name if selects or obsid is None else "", obsid=obsid)
-    return Content(combined, header, tuple(parts), command + (f" --tag {layout.tag}" if layout.tag and "tag" not in asked else ""))
+    return Content(
+        combined, header, tuple(parts), command + (f" --tag {layout.tag}" if layout.tag and "tag" not in asked else "")
+    )
 
 
 def build(target: Target) -> list[str]:
@@ -177,7 +181,9 @@ def single_file(target: Target, place: Place) -> str:
     return assets.one_file(text, (place.report / target.href).parent)
 
 
-def render(target: Target, content: Content, place: Place, *, plot: str, pictures: list[str], alone: bool = False) -> str:
+def render(
+    target: Target, content: Content, place: Place, *, plot: str, pictures: list[str], alone: bool = False
+) -> str:
     """The page of a target as HTML; with ``alone`` it is to be one file."""
     folder = (place.report / target.href).parent
     notebooks = {task.id: _notebook(target.layout, task, place, folder) for task in (target.record, *target.tasks)}
@@ -186,11 +192,15 @@ def render(target: Target, content: Content, place: Place, *, plot: str, picture
             "key": key,
             "tasks": [task for task in target.tasks if (task.obsid, task.exp or 1, task.channel) == key],
             "seen": seen,
-            "products": _links(target.layout, [t for t in target.tasks if (t.obsid, t.exp or 1, t.channel) == key], folder),
+            "products": _links(
+                target.layout, [t for t in target.tasks if (t.obsid, t.exp or 1, t.channel) == key], folder
+            ),
         }
         for key, seen in content.parts
     ]
-    decisions = {(d["severity"], d["code"], d["text"]) for task in (target.record, *target.tasks) for d in task.decisions}
+    decisions = {
+        (d["severity"], d["code"], d["text"]) for task in (target.record, *target.tasks) for d in task.decisions
+    }
     return (
         environment()
         .get_template("target.html.j2")
@@ -226,7 +236,9 @@ def _pictures(target: Target, content: Content) -> dict[str, bytes]:
     made = {}
     if content.lines:
         drawn = content.lines[:1] if content.combined is not None else content.lines
-        made[f"{target.record.folder}-spectrum.png"] = drawing.spectrum_figure(drawn, clean(target.record.target, LONGEST_NAME))
+        made[f"{target.record.folder}-spectrum.png"] = drawing.spectrum_figure(
+            drawn, clean(target.record.target, LONGEST_NAME)
+        )
     if content.fields:
         made[f"{target.record.folder}-field.png"] = drawing.fields_figure(content.fields)
     return made
@@ -235,7 +247,10 @@ def _pictures(target: Target, content: Content) -> dict[str, bytes]:
 def _facts(target: Target, content: Content) -> list[tuple[str, str]]:
     """What an astronomer asks first: where, when, how long, in which conditions."""
     head = content.header or next((seen.header for _, seen in content.parts if seen.header), {})
-    text = {key: clean(head.get(key, ""), LONGEST_NAME) for key in ("QRA", "QDEC", "OBJECT", "SPECSYS", "AIRORVAC", "PNBVERS")}
+    text = {
+        key: clean(head.get(key, ""), LONGEST_NAME)
+        for key in ("QRA", "QDEC", "OBJECT", "SPECSYS", "AIRORVAC", "PNBVERS")
+    }
     times: dict[str, float] = {}
     for key, seen in content.parts:
         times[key[2]] = times.get(key[2], 0.0) + (seen.value("EXPTIME") or 0.0)
@@ -273,7 +288,7 @@ def _finding(content: Content) -> str:
     good = main.measured
     wave = main.wave[good]
     level = float(np.median(main.flux[good]))
-    missing = [gap for gap in _gaps(wave)]
+    missing = _gaps(wave)
     holes = f"; nothing was measured at {', '.join(f'{a:.0f} to {b:.0f}' for a, b in missing)} Å" if missing else ""
     return (
         f"Spectrum from {wave[0]:.0f} to {wave[-1]:.0f} Å: median flux {level:.2g} erg/s/cm²/Å, median S/N "
@@ -326,7 +341,9 @@ def _figures(target: Target, place: Place, folder: Path) -> list[dict[str, str]]
                 {
                     "src": relative(base / figure.thumbnail, folder),
                     "full": relative(base / figure.file, folder),
-                    "href": f"{relative(place.report / page.href, folder)}#fig-{figure.number}" if page.written else relative(base / figure.file, folder),
+                    "href": f"{relative(place.report / page.href, folder)}#fig-{figure.number}"
+                    if page.written
+                    else relative(base / figure.file, folder),
                     "alt": f"{task.title}: {figure.caption}",
                     "title": task.title,
                 }
