@@ -3,102 +3,18 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from report_factory import NIGHT, FakeNight, Page, notebook, png
 
 from panacea_nb.products.layout import Layout
 from panacea_nb.report import build
 from panacea_nb.report.figures import caption
 from panacea_nb.report.records import number, parse, worst
 
-NIGHT = "20250115"
 EVIL = "<script>alert(1)</script>_056_E"
-
-
-class Page(HTMLParser):
-    """Tags and texts of a page, for looking things up."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.counts: dict[str, int] = {}
-        self.source = path.read_text(encoding="utf-8")
-        self._count = ""
-        self.feed(self.source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._count = dict(attrs).get("data-count") or ""
-
-    def handle_data(self, data: str) -> None:
-        if self._count:
-            self.counts[self._count] = int(data)
-            self._count = ""
-
-    def links(self) -> list[str]:
-        return [attrs[name] for _, attrs in self.tags for name in ("href", "src") if attrs.get(name)]
-
-    def ids(self) -> set[str]:
-        return {attrs["id"] for _, attrs in self.tags if attrs.get("id")}
-
-
-def png(width: int = 60, height: int = 40) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (30, 90, 160)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def notebook(output: Path, *, html: str = "<table><tr><th>row</th></tr></table>", figures: int = 2) -> str:
-    cells = [
-        new_markdown_cell("# Sky\n\nLook for **lines** left over. More words."),
-        new_code_cell(f'output: str = "{output}"  # root', metadata={"tags": ["injected-parameters"]}),
-        new_code_cell("print('done')", outputs=[new_output("stream", name="stdout", text="done <b>bold</b>\n")]),
-        new_code_cell("table", outputs=[new_output("execute_result", data={"text/html": html, "text/plain": "t"})]),
-    ]
-    for _ in range(figures):
-        picture = new_output("display_data", data={"image/png": png(), "text/plain": "<Figure>"})
-        cells.append(new_code_cell("figure", metadata={"tags": ["figure"]}, outputs=[picture]))
-    return nbformat.writes(new_notebook(cells=cells))
-
-
-class FakeNight:
-    """A night whose records, notebooks and products are put down one by one."""
-
-    def __init__(self, output: Path) -> None:
-        self.layout = Layout(output, NIGHT)
-        self.output = output
-
-    def record(self, task: str, *, state: str = "succeeded", **fields) -> None:
-        content = {"id": task, "stage": task.partition("-")[0], "state": state, **fields}
-        self.layout.status_dir.mkdir(parents=True, exist_ok=True)
-        (self.layout.status_dir / f"{task}.json").write_text(json.dumps(content))
-
-    def exposure(self, obsid: int, channel: str, stage: str = "06_sky", *, text: str | None = None, **fields) -> Path:
-        path = self.layout.notebook(stage, channel, obsid, 1, "HET25-1-999")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text if text is not None else notebook(self.output))
-        task = f"{stage}-{obsid:07d}-exp01-{channel}"
-        self.record(task, notebook=self.layout.relative(path), **fields)
-        return path
-
-    def table(self, *lines: str) -> None:
-        columns = ["obsid", "exposure", "channel", "target", "sn"]
-        kinds = ["int64", "int64", "string", "string", "float64"]
-        head = [f"# - {{name: {name}, datatype: {kind}}}" for name, kind in zip(columns, kinds, strict=True)]
-        text = "\n".join(["# %ECSV 1.0", "# ---", "# datatype:", *head, ",".join(columns), *lines])
-        text = text.replace("# ---\n", "# ---\n# delimiter: ','\n")
-        self.layout.night_table.parent.mkdir(parents=True, exist_ok=True)
-        self.layout.night_table.write_text(text + "\n")
 
 
 def test_targets_have_a_row_each_with_notebook_and_products(night):
@@ -161,7 +77,7 @@ def night(tmp_path):
     return made
 
 
-def pages_of(report: Path) -> list[Page]:
+def pages_of(report) -> list[Page]:
     return [Page(path) for path in sorted(report.rglob("*.html"))]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..products.layout import safe_name
-from .privacy import clean
+from .privacy import LONGEST_NAME, clean
 
 VERDICTS = ("pass", "warn", "fail")
 UNFINISHED = ("failed", "blocked", "aborted", "running", "pending")
@@ -119,7 +119,7 @@ class Record:
         if self.obsid is not None:
             parts.append(f"{self.obsid:07d} exp{self.exp or 1:02d}")
         if self.target:
-            parts.append(self.target)
+            parts.append(clean(self.target, LONGEST_NAME))
         return " ".join([*parts, self.channel] if self.channel else parts)
 
     @property
