@@ -188,7 +188,8 @@ def ecsv(points: list[Point]) -> str:
     for name, text in (("low", "lower end of the band"), ("high", "upper end of the band")):
         data = np.array([getattr(point, name) for point in points], float)
         table[name] = MaskedColumn(data, mask=~np.isfinite(data), description=text)
-    table["flag"] = np.array([point.flag for point in points], dtype=str)
+    table["flagged"] = [bool(point.flag) for point in points]
+    table["why"] = np.array([point.flag for point in points], dtype=str)
     buffer = io.StringIO()
     table.write(buffer, format="ascii.ecsv")
     return buffer.getvalue()
