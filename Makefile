@@ -8,6 +8,7 @@ SIDES     ?= uv,orange,red,farred
 OUTPUT    ?= runs
 ARGS      ?=
 SEEDS     ?=
+BROWSER_TEST_ROOT ?=
 SCENARIO  ?=
 DEMO      := runs/demo
 DEMO_DATE := 20250115
@@ -16,6 +17,7 @@ BIN  := $(VENV)/bin
 RUN  := $(VENV)/.stamp-run
 DEV  := $(VENV)/.stamp-dev
 LABS := $(VENV)/.stamp-lab
+BROWSER := $(VENV)/.stamp-browser
 
 # Only what is in the lock files is installed, each file checked against its hash; errors are shown, chatter is not.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-compile
@@ -23,7 +25,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-com
 IN_VENV := export PATH="$(abspath $(BIN)):$$PATH";
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test benchmark lint reduce report lab check-raw lock clean
+.PHONY: help install demo test browser-test benchmark lint reduce report lab check-raw lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -46,6 +48,13 @@ demo: $(RUN) ## simulate a night, reduce LRS2-B (uv, orange) and print the path 
 
 test: $(DEV) ## run the tests (they reduce a simulated night; `ARGS='-m "not slow"'` leaves the long ones out)
 	@$(IN_VENV) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest $(ARGS)
+
+# The reports of the demo, which is made first where it is missing (BROWSER_TEST_ROOT names another output root).
+browser-test: $(BROWSER) ## look at the reports in a headless Chromium; pictures in runs/browser-test/ (ARGS goes to pytest)
+	@tests/browser/chromium.sh >/dev/null
+	@if [ -z "$(BROWSER_TEST_ROOT)" ] && [ ! -d $(DEMO)/NIGHTS ]; then $(MAKE) --no-print-directory demo; fi
+	@$(IN_VENV) PYTHONPATH="$(abspath tests):$(abspath $(VENV)/browser)" BROWSER_TEST_ROOT="$(or $(BROWSER_TEST_ROOT),$(DEMO))" \
+	    python -m pytest tests/browser $(ARGS)
 
 # SIDES has a default for the other targets; here only what was asked for counts, stress nights have channels of their own.
 benchmark: $(DEV) ## simulate fresh nights, reduce them and compare with truth, goals and Panacea (10 min a night)
@@ -87,6 +96,9 @@ lock: ## write the lock files again from pyproject.toml (maintainers; needs uv)
 	        --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras --custom-compile-command 'make lock' \
 	        $${extra:+--extra $$extra -c requirements.lock} -o requirements$${extra:+-$$extra}.lock || exit; \
 	done
+	@uv pip compile -q tests/browser/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-annotate --no-strip-extras --custom-compile-command 'make lock' -c requirements-dev.lock \
+	    -o tests/browser/requirements.lock
 
 clean: ## remove .venv, the demo and what tools left; your own runs stay
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
@@ -117,6 +129,12 @@ $(DEV): requirements-dev.lock $(RUN)
 	@echo "Installing what the tests need ..."
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
+	@touch $@
+
+# A folder beside the environment's own packages: nothing but the browser tests sees it.
+$(BROWSER): tests/browser/requirements.lock $(DEV)
+	@echo "Installing what the browser tests need ..."
+	@$(PIP) --require-hashes --no-deps --upgrade --target $(VENV)/browser -r tests/browser/requirements.lock
 	@touch $@
 
 $(LABS): requirements-lab.lock $(RUN)
