@@ -204,7 +204,7 @@ def test_without_html_the_night_page_links_the_notebooks(night):
     page = Page(report / "index.html")
     assert any(link.endswith("06_sky.ipynb") for link in page.links())
     for link in page.links():
-        name = unquote(link.partition("#")[0])
+        name = unquote(link.partition("#")[0]).removeprefix("data:,")
         assert not name or (report / name).is_file(), link
 
 

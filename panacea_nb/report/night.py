@@ -281,6 +281,7 @@ def _row_facts(row: Row, seen: Observed) -> dict[str, Any]:
             facts[name] = metric.value
     for name, card in _CARDS.items():
         facts.setdefault(name, seen.value(card))
+    facts.setdefault("object", seen.header.get("OBJECT", ""))
     facts["shift"] = seen.shift
     facts["airmass"] = seen.value("AIRMASS")
     facts["sky_mag"] = spectra.sky_magnitude(_real(facts.get("sky")), row.key[2])
