@@ -118,7 +118,9 @@ def test_pages_ask_nothing_and_run_nothing_but_their_own_scripts(night):
     for page in pages_of(build(night.layout).parent):
         assert "@import" not in page.source
         assert {"iframe", "object", "embed", "form"}.isdisjoint(tag for tag, _ in page.tags)
-        assert [attrs["href"] for tag, attrs in page.tags if tag == "link"] == ["data:,"]  # no icon, and none is asked for
+        assert [attrs["href"] for tag, attrs in page.tags if tag == "link"] == [
+            "data:,"
+        ]  # no icon, and none is asked for
         assert not [link for link in page.links() if re.match(r"[a-z]+://|//", link)]
         assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 

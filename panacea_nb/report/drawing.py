@@ -10,20 +10,20 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from . import spectra
-from .spectra import Field, Spectrum, binned, limits
+from .spectra import Field, Spectrum, binned, limits, smoothed
 
 # Okabe & Ito: told apart by everyone; a channel has the same everywhere.
 CHANNEL_COLORS = {"uv": "#0072B2", "orange": "#D55E00", "red": "#CC79A7", "farred": "#5B4A00"}
 OTHER_COLORS = ("#009E73", "#56B4E9", "#E69F00", "#444444", "#7A3E9D", "#008080", "#A0522D", "#708090")
 INK, SOFT = "#1b2330", "#5a6675"
-SPARK_WIDTH, SPARK_HEIGHT = 108, 40
-_SPARK_BINS = 72
+SPARK_WIDTH, SPARK_HEIGHT = 100, 40
+_SPARK_BINS = 98
 _DPI = 110
 
 
 def sparkline(spectrum: Spectrum, says: str) -> Markup:
     """A spectrum as a small line in SVG, crisp at every size, with what it shows in words."""
-    level = binned(spectrum.flux, _SPARK_BINS)
+    level = binned(smoothed(spectrum.flux), _SPARK_BINS)
     low, high = limits(level, 0.0)
     x = np.linspace(1, SPARK_WIDTH - 1, level.size)
     y = SPARK_HEIGHT - 2 - (np.clip(level, low, high) - low) / (high - low) * (SPARK_HEIGHT - 4)
@@ -70,7 +70,7 @@ def spectrum_figure(lines: list[Spectrum], name: str) -> bytes:
         color = CHANNEL_COLORS.get(line.channel, CHANNEL_COLORS["uv"] if len(lines) == 1 else OTHER_COLORS[number % 8])
         axes.fill_between(line.wave, 0, line.error / scale, color="#b9c2cd", lw=0, step="mid")
         axes.plot(line.wave, line.flux / scale, color=color, lw=0.7, label=line.name)
-    axes.set_ylim(*limits(np.concatenate([spectra.smoothed(line.flux) for line in lines]) / scale, 0.0))
+    axes.set_ylim(*limits(np.concatenate([smoothed(line.flux) for line in lines]) / scale, 0.0))
     _label(axes, power, name)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -88,7 +88,7 @@ def ratio_figure(first: Spectrum, second: Spectrum, ratio: np.ndarray, names: tu
     scale, power = power_of(first.flux)
     above.plot(first.wave, first.flux / scale, color="#56B4E9", lw=1.8, label=f"A: {names[0]}")
     above.plot(second.wave, second.flux / scale, color="#8a3d00", lw=0.6, label=f"B: {names[1]}")
-    above.set_ylim(*limits(np.concatenate([spectra.smoothed(line.flux) for line in (first, second)]) / scale, 0.0))
+    above.set_ylim(*limits(np.concatenate([smoothed(line.flux) for line in (first, second)]) / scale, 0.0))
     _label(above, power, "")
     above.set_xlabel("")
     above.legend(frameon=False, fontsize=9)

@@ -135,9 +135,9 @@ def sky_magnitude(level: float | None, name: str) -> float | None:
 
 
 def binned(values: np.ndarray, bins: int) -> np.ndarray:
-    """Medians of ``bins`` equal pieces, NaN where a piece has nothing."""
+    """Means of ``bins`` equal pieces, so that lines are seen; NaN where a piece has nothing."""
     pieces = np.array_split(np.asarray(values, float), min(bins, len(values)))
-    return np.array([np.median(p[np.isfinite(p)]) if np.isfinite(p).any() else np.nan for p in pieces])
+    return np.array([np.mean(p[np.isfinite(p)]) if np.isfinite(p).any() else np.nan for p in pieces])
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

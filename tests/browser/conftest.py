@@ -63,7 +63,9 @@ def visit(chromium):
     made: list[Watched] = []
     contexts = []
 
-    def make(width: int = 1400, height: int = 1000, *, dark: bool = False, scripts: bool = True, origin: str = "file:") -> Watched:
+    def make(
+        width: int = 1400, height: int = 1000, *, dark: bool = False, scripts: bool = True, origin: str = "file:"
+    ) -> Watched:
         context = chromium.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
@@ -99,10 +101,14 @@ def layout(tmp_path_factory) -> Layout:
     """A copy of a reduced night with its reports, at a path with blanks; the demo's unless BROWSER_TEST_ROOT names another root."""
     source = Path(os.environ.get("BROWSER_TEST_ROOT", ROOT / "runs" / "demo"))
     if not (source / "NIGHTS").is_dir():
-        pytest.fail(f"no reduced night lies in {source}: make demo first, or name another output root in BROWSER_TEST_ROOT")
+        pytest.fail(
+            f"no reduced night lies in {source}: make demo first, or name another output root in BROWSER_TEST_ROOT"
+        )
     target = tmp_path_factory.mktemp("a stick") / "some output"
     skipped = shutil.ignore_patterns("report", "raw", "*_cube.fits", "*.part")
-    shutil.copytree(source, target, ignore=skipped, copy_function=os.link if _same_disk(source, target) else shutil.copy2)
+    shutil.copytree(
+        source, target, ignore=skipped, copy_function=os.link if _same_disk(source, target) else shutil.copy2
+    )
     found = find.run(target)
     begun = time.monotonic()
     build(found)

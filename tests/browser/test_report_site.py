@@ -34,7 +34,9 @@ def target(layout) -> Path:
 def column(page, name: str, rows: str = SHOWN) -> list[str]:
     texts = page.locator("table[data-filter] thead th").all_inner_texts()
     index = next(i for i, text in enumerate(texts) if re.sub(r"\s+", " ", text).startswith(name))
-    return page.eval_on_selector_all(rows, f"rows => rows.map(r => r.cells[{index}].dataset.value ?? r.cells[{index}].textContent.trim())")
+    return page.eval_on_selector_all(
+        rows, f"rows => rows.map(r => r.cells[{index}].dataset.value ?? r.cells[{index}].textContent.trim())"
+    )
 
 
 # --- the night page --------------------------------------------------------------------------------------------------
@@ -295,7 +297,9 @@ def test_hostile_names_do_nothing(visit, tmp_path):
     made = FakeNight(tmp_path / "run")
     made.observe("HET25-1-101", "NGC1", 5)
     made.observe("HET25-1-101", "NGC2", 6)
-    made.table("5,1,uv,\"'><img src=x onerror=alert(1)><script>alert(2)</script>\",3.0", f'6,1,uv,"{"long " * 2000}",3.0')
+    made.table(
+        '5,1,uv,"\'><img src=x onerror=alert(1)><script>alert(2)</script>",3.0', f'6,1,uv,"{"long " * 2000}",3.0'
+    )
     build(made.layout)
     watched = visit(1400)
     page = watched.open(made.layout.report_dir / "index.html", "#controls:not([hidden])")
