@@ -40,6 +40,18 @@ def night(tmp_path):
     return made
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The same night with its reports, for tests that only look."""
+    made = FakeNight(tmp_path_factory.mktemp("built") / "out put")
+    made.observe("HET25-1-101", "NGC1", 5)
+    made.observe("HET25-1-201", "SECRET", 6)
+    made.record("01_bias-uv", verdict="pass")
+    made.asked()
+    build(made.layout)
+    return made
+
+
 def everything(folder) -> str:
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".html", ".json") and path.is_file()]
     return "\n".join(
@@ -51,8 +63,8 @@ def own(night, program="HET25-1-101"):
     return night.layout.program_report_dir(program)
 
 
-def test_the_page_of_a_target_shows_and_links_everything(night):
-    index = build(night.layout)
+def test_the_page_of_a_target_shows_and_links_everything(built):
+    index = built.layout.report_dir / "index.html"
     page = Page(index.parent / "targets" / "HET25-1-101.NGC1.html")
     for said in (
         "median S/N",
@@ -72,10 +84,9 @@ def test_the_page_of_a_target_shows_and_links_everything(night):
     assert names == ["combined", "uv, 5 exp01", "orange, 5 exp01", "error (1 sigma)", "sky"]
 
 
-def test_links_of_every_report_lead_to_files_and_a_programme_never_to_another(night):
-    build(night.layout)
-    root = night.output.resolve()
-    for report, program in ((night.layout.report_dir, ""), (own(night).parent, "HET25-1-101")):
+def test_links_of_every_report_lead_to_files_and_a_programme_never_to_another(built):
+    root = built.output.resolve()
+    for report, program in ((built.layout.report_dir, ""), (own(built).parent, "HET25-1-101")):
         for path in report.rglob("*.html"):
             page = Page(path)
             for link in page.links():
@@ -106,7 +117,9 @@ def test_a_programme_sees_nothing_of_another(night):
     assert f"{NIGHT}/index.html" in index.links()
 
 
-def test_no_absolute_path_in_any_report(night, tmp_path):
+def test_no_absolute_path_in_any_report_also_of_a_run_that_was_moved(night, tmp_path):
+    night.output.rename(tmp_path / "moved")
+    night.layout = Layout(tmp_path / "moved", NIGHT)
     build(night.layout)
     for report in (night.layout.report_dir, own(night).parent):
         text = "\n".join(path.read_text(encoding="utf-8") for path in report.rglob("*.html"))
@@ -137,8 +150,8 @@ def test_header_texts_do_no_harm(tmp_path, name):
         assert len(path.name) < 200
 
 
-def test_only_the_scripts_of_a_page_may_run(night):
-    report = build(night.layout).parent
+def test_only_the_scripts_of_a_page_may_run(built):
+    report = built.layout.report_dir
     for path in (report / "index.html", report / "targets" / "HET25-1-101.NGC1.html"):
         page = Page(path)
         rule = next(a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv"))
@@ -184,9 +197,9 @@ def test_damaged_products_leave_a_page_without_a_spectrum(night):
 
 
 # --- one file --------------------------------------------------------------------------------------------------------
-def test_a_target_as_one_file_needs_no_other(night, tmp_path, monkeypatch):
+def test_a_target_as_one_file_needs_no_other(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = share(night.layout, "ngc1")
+    path = share(built.layout, "ngc1")
     assert path == tmp_path / f"NGC1_{NIGHT}.html"
     assert path.stat().st_size < 10e6
     page = Page(path)
@@ -196,25 +209,25 @@ def test_a_target_as_one_file_needs_no_other(night, tmp_path, monkeypatch):
     assert "SECRET" not in page.source
 
 
-def test_the_night_as_one_file(night, tmp_path):
-    page = Page(share(night.layout, file=tmp_path / "night.html"))
+def test_the_night_as_one_file(built, tmp_path):
+    page = Page(share(built.layout, file=tmp_path / "built.html"))
     assert all(link.startswith(("data:", "#")) for link in page.links())
     assert "NGC1" in page.source
 
 
 @pytest.mark.parametrize(("name", "said"), [("NIX", "no target is called"), ("C", "more than one target fits")])
-def test_targets_that_cannot_be_told(night, name, said):
-    records, _ = read_records(night.layout.status_dir)
+def test_targets_that_cannot_be_told(built, name, said):
+    records, _ = read_records(built.layout.status_dir)
     with pytest.raises(site.NoSuchTargetError, match=said):
-        site.find_target(of_night(night.layout, records), name, night.layout)
-    found = site.find_target(of_night(night.layout, records), "het25-1-201/sec", night.layout)
+        site.find_target(of_night(built.layout, records), name, built.layout)
+    found = site.find_target(of_night(built.layout, records), "het25-1-201/sec", built.layout)
     assert found.record.target == "SECRET"
 
 
-def test_a_pdf_needs_a_browser(night, monkeypatch):
+def test_a_pdf_needs_a_browser(built, monkeypatch):
     monkeypatch.setenv("PANACEA_BROWSER", "no-such-browser")
     with pytest.raises(BrowserMissingError, match="apt install chromium"):
-        share(night.layout, "NGC1", pdf=True)
+        share(built.layout, "NGC1", pdf=True)
 
 
 def test_links_become_text_in_one_file(tmp_path):

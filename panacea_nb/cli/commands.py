@@ -137,6 +137,8 @@ def report(options: argparse.Namespace) -> int:
 
     if options.target or options.single_file or options.pdf:
         print(room.share(layout, options.target, pdf=options.pdf, file=options.file))
+    elif options.file:
+        raise DefinitionError("--file is for one page: give --target, --single-file or --pdf with it")
     else:
         print(room.build(layout))
     return 0
@@ -149,8 +151,8 @@ def _run_of(options: argparse.Namespace) -> Layout:
     if options.night_folder:
         from ..report import find
 
-        if "night" in _given(options):
-            raise DefinitionError("RUN and -d name a night each: give one of them")
+        if _given(options):
+            raise DefinitionError("RUN names the night with its root and tag: leave out -d, --output and --tag, or RUN")
         return find.run(options.night_folder)
     asked = definition(options, needs_raw=False)
     layout = Layout(Path(asked.output), asked.night, asked.tag)

@@ -49,9 +49,10 @@ def hidden_paths(layout: Layout, given: Iterable[Mapping[str, Any]]) -> Hidden:
     found = {str(Path.home()): "~", sys.prefix: "PYTHON", str(Path(__file__).resolve().parents[2]): "PACKAGE"}
     for parameters in (*given, read_run(layout)):
         for name, value in parameters.items():
-            if name != "output" and isinstance(value, str) and value.startswith("/") and "\n" not in value:
+            if isinstance(value, str) and value.startswith("/") and "\n" not in value:
                 path = value.rstrip("/")
-                found[path] = "BASERAW" if name == "baseraw" else path.rpartition("/")[2]
+                # a run that was moved was written to another place than where it is now
+                found[path] = {"baseraw": "BASERAW", "output": "OUTPUT"}.get(name, path.rpartition("/")[2])
     found[str(layout.output.absolute())] = found[str(layout.output.resolve())] = "OUTPUT"
     chosen = {path: shown for path, shown in found.items() if len(path) >= _SHORTEST_HIDDEN_PATH}
     return Hidden(tuple(sorted(chosen.items(), key=lambda item: -len(item[0]))))
