@@ -245,5 +245,6 @@ def _flag(measure: Measure, point: Point, low: float, high: float) -> str:
         )
     if bad == "low":
         return f"below the limit {number(warn)}" if point.value < warn else ""
-    beyond = point.value >= warn if rule.get("count") else point.value > warn
-    return f"above the limit {number(warn)}" if beyond else ""
+    if rule.get("count"):
+        return f"{number(warn)} or more" if point.value >= warn else ""
+    return f"above the limit {number(warn)}" if point.value > warn else ""

@@ -42,7 +42,7 @@ def column(page, name: str, rows: str = SHOWN) -> list[str]:
 # --- the night page --------------------------------------------------------------------------------------------------
 def test_the_night_page_opens_within_a_second(visit, night):
     times = []
-    for _ in range(3):
+    for _ in range(5):  # the best one: others may be at work on this machine
         watched = visit()
         begun = time.monotonic()
         watched.open(night, "#controls:not([hidden])")
