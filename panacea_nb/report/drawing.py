@@ -18,7 +18,7 @@ OTHER_COLORS = ("#009E73", "#56B4E9", "#E69F00", "#444444", "#7A3E9D", "#008080"
 INK, SOFT = "#1b2330", "#5a6675"
 SPARK_WIDTH, SPARK_HEIGHT = 100, 40
 _SPARK_BINS = 98
-_DPI = 110
+_DPI = 130
 
 
 def sparkline(spectrum: Spectrum, says: str) -> Markup:
