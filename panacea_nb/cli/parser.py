@@ -40,6 +40,12 @@ example:
 examples:
   panacea-nb status                    all nights under runs/
   panacea-nb status -d 20260115        every task of a night, also while it runs""",
+    "verify": """\
+examples:
+  panacea-nb verify                    all runs under runs/
+  panacea-nb verify -d 20260115 --output /data/reduced
+
+exit code 1: something is missing, altered, damaged, stale or foreign; the last lines say what to do.""",
     "report": """\
 example:
   panacea-nb report -d 20260115 --output /data/reduced""",
@@ -82,6 +88,7 @@ def make_parser(asked: Sequence[str]) -> argparse.ArgumentParser:
         ("inspect", "list a raw night and the calibrations that serve it", _inspect_options),
         ("reduce", "reduce a night", _reduce_options),
         ("status", "show what became of every task of a night", _status_options),
+        ("verify", "check every file of a run against its record", _verify_options),
         ("report", "build the report of a night", _report_options),
         ("lab", "open JupyterLab on the notebooks", _lab_options),
     ):
@@ -153,6 +160,10 @@ def _night_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _status_options(parser: argparse.ArgumentParser) -> None:
+    _night_options(parser)
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
     _night_options(parser)
 
 
