@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .catalog import FAULTS
+from . import FAULTS
 from .runner import Result, make_base, try_fault
 
 MEANING = {0: "reduced", 1: "fails alone", 2: "refused"}

@@ -19,7 +19,7 @@ from panacea_nb.simulate.scenario import scenario
 from panacea_nb.workflow import status
 from panacea_nb.workflow.status import State
 
-from .catalog import CALIBRATION, FAINT, STAR, Fault
+from .fault import CALIBRATION, FAINT, STAR, Fault
 
 NIGHT, CHANNEL = "20250115", "uv"
 LIMIT = 900.0  # s for one reduction
