@@ -36,8 +36,8 @@ def main() -> int:
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="panacea_nb-faults-") as folder:
         base = make_base(Path(asked.base) if asked.base else Path(folder) / "base")
-        for fault in chosen:
-            place = Path(folder) / fault.name
+        for number, fault in enumerate(chosen):
+            place = Path(folder) / f"{number:03d}"  # not its name: words of the table must not be found in paths
             place.mkdir()
             result = try_fault(base, place, fault)
             results.append(result)

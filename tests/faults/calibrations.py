@@ -42,19 +42,19 @@ def _bias_level(header: fits.Header, image: np.ndarray) -> tuple[fits.Header, np
 
 
 CAL = {"until": "04"}
-simple("bias-none", CALIBRATION, "no bias frames", _drop("zro"), 1, "bias|zro", **CAL)
-simple("twilight-none", CALIBRATION, "no twilights", _drop("twi"), 1, "twilight|twi", **CAL)
-simple("arc-none", CALIBRATION, "no arcs", _drop("cmp"), 1, "arc|cmp", **CAL)
+simple("bias-none", CALIBRATION, "no bias frames", _drop("zro"), 2, r"no bias \(zro\) serves", **CAL)
+simple("twilight-none", CALIBRATION, "no twilights", _drop("twi"), 0, "flats? (take|serve|stand|are used|instead)|no twilight", **CAL)
+simple("arc-none", CALIBRATION, "no arcs", _drop("cmp"), 2, r"no arc \(cmp\) serves", **CAL)
 simple(
     "twilight-and-flat-none",
     CALIBRATION,
     "neither twilights nor flats",
     lambda n: (_drop("twi")(n), _drop("flt")(n)),
-    1,
-    "twilight|flat",
+    2,
+    r"no twilight \(twi\) serves",
     **CAL,
 )
-simple("arc-lamps-off", CALIBRATION, "all arc lamps off", _of_kind("cmp", _bias_level), 1, "arc|line", **CAL)
+simple("arc-lamps-off", CALIBRATION, "all arc lamps off", _of_kind("cmp", _bias_level), 1, "stops here|arc lines|no lines", **CAL)
 simple(
     "arc-saturated",
     CALIBRATION,
