@@ -249,10 +249,10 @@ def test_a_bias_frame_with_light_in_it_is_left_out():
         return SimpleNamespace(data=data)
 
     names = [SimpleNamespace(label=name) for name in "abcd"]
-    images = [frame(light) for light in (0, 200, -2, 3)]
+    images = [frame(light) for light in (0, 201, 0, 0)]
     kept, decisions = frames.steady(images, names)
     assert [image is images[i] for image, i in zip(kept, (0, 2, 3), strict=True)] == [True] * 3
-    assert [d.text for d in decisions] == ["b left out: its level is 200 e- off that of the other bias frames"]
+    assert [d.text for d in decisions] == ["b left out: its level is 201 e- off that of the other bias frames"]
     assert frames.steady(images[:3], names[:3]) == (images[:3], [])  # two alone make no master
 
 

@@ -43,7 +43,15 @@ def _bias_level(header: fits.Header, image: np.ndarray) -> tuple[fits.Header, np
 
 CAL = {"until": "04"}
 simple("bias-none", CALIBRATION, "no bias frames", _drop("zro"), 2, r"no bias \(zro\) serves", **CAL)
-simple("twilight-none", CALIBRATION, "no twilights", _drop("twi"), 0, "flats? (take|serve|stand|are used|instead)|no twilight", **CAL)
+simple(
+    "twilight-none",
+    CALIBRATION,
+    "no twilights",
+    _drop("twi"),
+    0,
+    "flats? (take|serve|stand|are used|instead)|no twilight",
+    **CAL,
+)
 simple("arc-none", CALIBRATION, "no arcs", _drop("cmp"), 2, r"no arc \(cmp\) serves", **CAL)
 simple(
     "twilight-and-flat-none",
@@ -54,7 +62,15 @@ simple(
     r"no twilight \(twi\) serves",
     **CAL,
 )
-simple("arc-lamps-off", CALIBRATION, "all arc lamps off", _of_kind("cmp", _bias_level), 1, "stops here|arc lines|no lines", **CAL)
+simple(
+    "arc-lamps-off",
+    CALIBRATION,
+    "all arc lamps off",
+    _of_kind("cmp", _bias_level),
+    1,
+    "stops here|arc lines|no lines",
+    **CAL,
+)
 simple(
     "arc-saturated",
     CALIBRATION,
@@ -65,7 +81,13 @@ simple(
     **CAL,
 )
 simple(
-    "twilight-dark", CALIBRATION, "twilights without light", _of_kind("twi", _bias_level), 1, "none of 3 twilight or flat exposures", **CAL
+    "twilight-dark",
+    CALIBRATION,
+    "twilights without light",
+    _of_kind("twi", _bias_level),
+    1,
+    "none of 3 twilight or flat exposures",
+    **CAL,
 )
 simple(
     "twilight-saturated",

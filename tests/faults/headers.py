@@ -47,7 +47,9 @@ simple(
     until="07",
 )
 simple("exptime-text", HEADER, "EXPTIME is text", _cards(EXPTIME="long"), 0, "no exposure time", until="07")
-simple("exptime-nan", HEADER, "EXPTIME is NaN", _raw("EXPTIME =                  NaN"), 0, "no exposure time", until="07")
+simple(
+    "exptime-nan", HEADER, "EXPTIME is NaN", _raw("EXPTIME =                  NaN"), 0, "no exposure time", until="07"
+)
 simple("exptime-absurd", HEADER, "EXPTIME 1e30", _cards(EXPTIME=1e30), 0, "no exposure time", until="07")
 simple(
     "gain-zero", HEADER, "GAIN and RDNOISE 0: defaults, recorded", _cards(GAIN=0.0, RDNOISE=0.0), 0, "GAIN", quick=True
