@@ -25,7 +25,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-com
 IN_VENV := export PATH="$(abspath $(BIN)):$$PATH";
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser-test benchmark lint reduce report lab check-raw lock clean
+.PHONY: help install demo test browser-test benchmark fault-test audit lint reduce report lab check-raw lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -65,6 +65,15 @@ benchmark: $(DEV) ## simulate fresh nights, reduce them and compare with truth, 
 lint: $(DEV) ## check the code with ruff
 	$(BIN)/ruff check .
 
+fault-test: $(DEV) ## damage a simulated night in every way of tests/faults and see how each reduction ends (ARGS='tar-' some)
+	@$(IN_VENV) PYTHONPATH=tests python -m faults $(if $(DOCS),--docs docs/faults.md) $(ARGS)
+
+audit: ## compare the lock files with the known weaknesses of packages (asks PyPI)
+	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip -qq install pip-audit && \
+	for lock in requirements.lock requirements-lab.lock; do \
+	    .venv-audit/bin/pip-audit --require-hashes --disable-pip --strict -r $$lock || exit; \
+	done
+
 reduce: $(RUN) ## reduce a night: make reduce DATE=20260115 BASERAW=/data/LRS2 SIDES=orange ARGS='-o NAME'
 	@: $(or $(DATE),$(error DATE=YYYYMMDD is missing, as in: make reduce DATE=20260115 BASERAW=/data/LRS2 SIDES=orange))
 	@: $(or $(BASERAW),$(error BASERAW is missing: the folder that holds the raw nights (or set PANACEA_BASERAW)))
@@ -101,7 +110,7 @@ lock: ## write the lock files again from pyproject.toml (maintainers; needs uv)
 	    -o tests/browser/requirements.lock
 
 clean: ## remove .venv, the demo and what tools left; your own runs stay
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-audit $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment -----------------------------------------------------------------------------------------------------

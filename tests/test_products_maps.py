@@ -238,3 +238,30 @@ def test_image_of_an_exposure(monkeypatch):
     missing = SimpleNamespace(label="x", amps={}, missing=lambda amps: ["LU"])
     with pytest.raises(frames.NoUsableFrameError, match="LU"):
         frames.load_image(missing, "uv")
+
+
+def test_a_bias_frame_with_light_in_it_is_left_out():
+    rng = np.random.default_rng(7)
+
+    def frame(light):
+        data = rng.normal(0, 3, (2 * AMP_ROWS, 64)).astype(np.float32)
+        data[AMP_ROWS:] += light
+        return SimpleNamespace(data=data)
+
+    names = [SimpleNamespace(label=name) for name in "abcd"]
+    images = [frame(light) for light in (0, 201, 0, 0)]
+    kept, decisions = frames.steady(images, names)
+    assert [image is images[i] for image, i in zip(kept, (0, 2, 3), strict=True)] == [True] * 3
+    assert [d.text for d in decisions] == ["b left out: its level is 201 e- off that of the other bias frames"]
+    assert frames.steady(images[:3], names[:3]) == (images[:3], [])  # two alone make no master
+
+
+def test_when_no_exposure_can_be_used_all_reasons_are_told(monkeypatch):
+    def refuse(exposure, channel):
+        raise frames.NoUsableFrameError(f"{exposure.label} is broken")
+
+    monkeypatch.setattr(frames, "load_image", refuse)
+    broken = [SimpleNamespace(label=name, kind="cmp") for name in "ab"]
+    with pytest.raises(frames.NoUsableFrameError, match=r"none of 2 cmp exposures.*a is broken.*b is broken.*--cal-date cmp"):
+        frames.load_usable(broken, "uv")
+    assert frames.load_usable([], "uv") == ([], [], [])

@@ -156,8 +156,8 @@ def test_other_sizes_are_refused(shape):
 
 def test_stack_puts_the_bottom_amplifier_first():
     flat = np.ones((AMP_ROWS, N_COLUMNS))
-    bottom = ccd.process_amplifier(raw_frame(100 * flat), "LL", {"GAIN": 1.0, "RDNOISE": 2.5})
-    top = ccd.process_amplifier(raw_frame(200 * flat), "LU", {"GAIN": 0, "RDNOISE": 3.5})
+    bottom = ccd.process_amplifier(raw_frame(100 * flat), "LL", {"GAIN": 1.0, "RDNOISE": 2.5, "AMPNAME": "LL"})
+    top = ccd.process_amplifier(raw_frame(200 * flat), "LU", {"GAIN": 0, "RDNOISE": 3.5, "AMPNAME": "UL"})
     image = ccd.stack(bottom, top)
     assert image.data[:AMP_ROWS].mean() == pytest.approx(100, abs=0.01)
     assert image.data[AMP_ROWS:].mean() == pytest.approx(200 * DEFAULT_GAIN, abs=0.01)
@@ -170,10 +170,26 @@ def test_stack_puts_the_bottom_amplifier_first():
 
 
 def test_halves_of_different_binning_do_not_stack():
-    full = ccd.process_amplifier(raw_frame(np.zeros((AMP_ROWS, N_COLUMNS))), "LL", CARDS)
-    binned = ccd.process_amplifier(raw_frame(np.zeros((AMP_ROWS, N_COLUMNS // 2))), "LU", CARDS)
+    full = ccd.process_amplifier(raw_frame(np.eye(AMP_ROWS, N_COLUMNS)), "LL", CARDS)
+    binned = ccd.process_amplifier(raw_frame(np.eye(AMP_ROWS, N_COLUMNS // 2)), "LU", CARDS)
     with pytest.raises(ccd.FrameShapeError, match="differ in size"):
         ccd.stack(full, binned)
+
+
+def test_an_amplifier_that_was_not_read_out_is_refused():
+    with pytest.raises(ccd.NoReadoutError, match="RL was not read out: every pixel holds 1000 ADU"):
+        ccd.process_amplifier(np.full((AMP_ROWS, N_COLUMNS + OVERSCAN), 1000, np.uint16), "RL", CARDS)
+
+
+@pytest.mark.parametrize("cards", [{"AMPNAME": "ZZ"}, {"AMPNAME": 7}, {}])
+def test_an_amplifier_of_unknown_name_is_not_mirrored_and_says_so(cards):
+    light = raw_frame(np.tile(np.arange(N_COLUMNS), (AMP_ROWS, 1)) // 8)
+    facts = {"GAIN": 1.0, "RDNOISE": 3.0}
+    known = ccd.process_amplifier(light, "LL", facts | {"AMPNAME": "LL"})
+    unknown = ccd.process_amplifier(light, "LL", facts | cards)
+    assert known.decisions == ()
+    assert [d.code for d in unknown.decisions] == ["DEFAMPN"]
+    assert np.array_equal(known.data, unknown.data)
 
 
 def test_noisy_frame_has_its_read_noise_and_no_offset():

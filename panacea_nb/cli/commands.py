@@ -130,6 +130,26 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
+def verify(options: argparse.Namespace) -> int:
+    """``panacea-nb verify``: every file of one run, or of all runs of a root, against its record."""
+    from ..products.layout import Layout
+    from ..workflow import verify as checking
+
+    values = _given(options)
+    output = Path(values.get("output", "runs")).expanduser().absolute()
+    if "night" in values:
+        asked = definition(options, needs_raw=False)
+        layouts = [Layout(Path(asked.output), asked.night, asked.tag)]
+    else:
+        layouts = checking.nights(output)
+    layouts = [layout for layout in layouts if layout.status_dir.is_dir()]
+    if not layouts:
+        raise NoRunError(f"there is no such run under {output}: check -d, --tag and --output")
+    found = [(layout, checking.verify(layout)) for layout in layouts]
+    print("\n".join(checking.text(*pair) for pair in found))
+    return int(any(findings for _, findings in found))
+
+
 def report(options: argparse.Namespace) -> int:
     """``panacea-nb report``: build the report of a night again, or one page of it as a file of its own."""
     layout = _run_of(options)

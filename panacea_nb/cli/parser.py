@@ -40,6 +40,12 @@ example:
 examples:
   panacea-nb status                    all nights under runs/
   panacea-nb status -d 20260115        every task of a night, also while it runs""",
+    "verify": """\
+examples:
+  panacea-nb verify                    all runs under runs/
+  panacea-nb verify -d 20260115 --output /data/reduced
+
+exit code 1: something is missing, altered, damaged, stale or foreign; the last lines say what to do.""",
     "report": """\
 examples:
   panacea-nb report -d 20260115 --output /data/reduced
@@ -91,6 +97,7 @@ def make_parser(asked: Sequence[str]) -> argparse.ArgumentParser:
         ("inspect", "list a raw night and the calibrations that serve it", _inspect_options),
         ("reduce", "reduce a night", _reduce_options),
         ("status", "show what became of every task of a night", _status_options),
+        ("verify", "check every file of a run against its record", _verify_options),
         ("report", "build the report of a night, or one page of it as one file", _report_options),
         ("diff", "compare two reductions of the same data", _diff_options),
         ("trends", "follow read noise, throughput, shifts and residuals over nights", _trends_options),
@@ -164,6 +171,10 @@ def _night_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _status_options(parser: argparse.ArgumentParser) -> None:
+    _night_options(parser)
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
     _night_options(parser)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from .checked import open_checked
+
 META = "META"
 
 
@@ -60,11 +62,17 @@ def fingerprint(path: Path) -> str:
 
 
 def read(path: Path, *names: str) -> Bundle:
-    """Read a file between stages, only the arrays ``names`` when given."""
+    """Read a file between stages, only the arrays ``names`` when given.
+
+    Raises
+    ------
+    DamagedInputError
+        If it is not as the earlier stage left it.
+    """
     wanted = {n.upper() for n in names}
     arrays: dict[str, np.ndarray] = {}
     meta: dict[str, Any] = {}
-    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+    with open_checked(path) as hdus:
         for hdu in hdus[1:]:
             if hdu.name == META:
                 meta = json.loads(hdu.data.tobytes().decode("utf-8"))

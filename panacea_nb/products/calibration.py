@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from astropy.io import fits
 
 from .. import raw
 from ..decisions import Decision
@@ -19,6 +18,7 @@ from ..reduce.scatter import ScatterModel
 from ..reduce.telluric import Transmission, at_airmass, mean_transmission
 from ..reduce.trace import PROFILE_BLOCK, TraceResult
 from . import bundle
+from .checked import open_checked
 from .layout import locate
 from .session import MissingInputError, Task
 
@@ -207,7 +207,7 @@ def transmission(task: Task, options: FluxOptions, exposure: raw.Exposure) -> Tr
         task.record([Decision("TELLMEAN", f"telluric correction by the mean curve at airmass {here:.3f}", "info")])
         return mean_transmission(mean_telluric(grid), here, HET_AIRMASS)
     path = task.input(standard_response_path(task, options))
-    with fits.open(path, memmap=False) as hdus:
+    with open_checked(path) as hdus:
         if "TELLURIC" not in hdus:
             raise MissingInputError(f"{path.name} holds no telluric transmission: reduce that standard again")
         _, value, error = np.asarray(hdus["TELLURIC"].data, float)
@@ -227,5 +227,5 @@ def standard_response_path(task: Task, options: FluxOptions):
 
 def bundle_response(path) -> np.ndarray:
     """Response (n_wave,) of a response file."""
-    with fits.open(path) as hdus:
+    with open_checked(path) as hdus:
         return np.asarray(hdus[0].data[1], float)

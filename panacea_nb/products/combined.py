@@ -19,6 +19,7 @@ from ..instrument import channel as find_channel
 from ..reduce.combine import Combined, Part
 from ..reduce.combinedcube import COMMON_WAVE, CombinedCube, FiberField
 from ..reduce.source import Refraction
+from .checked import open_checked
 from .digest import content_digest
 from .headers import FLUX_UNIT, provenance_cards, put, spectral_axis
 from .layout import Layout
@@ -73,7 +74,7 @@ def read(task: Task, names: Iterable[str]) -> tuple[list[Part], list[FiberField]
     parts, fields, headers = [], [], []
     for layout, channel, obsid, exp in _places(task, names):
         path = task.input(layout.multi(task.program or "", obsid, exp, channel))
-        with fits.open(path, memmap=False) as hdus:
+        with open_checked(path) as hdus:
             head = hdus[0].header.copy()
             skysub, error, places = (hdus[i].data.astype(float) for i in (2, 3, 5))
             lsf = hdus["lsf"].data

@@ -60,7 +60,14 @@ def load_reduced(exposure: raw.Exposure, channel: str, bias: MasterBias, dark: M
 def load_usable(
     exposures: Iterable[raw.Exposure], channel: str, bias: MasterBias | None = None, dark: MasterDark | None = None
 ) -> tuple[list[ChannelImage], list[raw.Exposure], list[Decision]]:
-    """Images of the exposures that can be read; the others are named in decisions."""
+    """Images of the exposures that can be read; the others are named in decisions.
+
+    Raises
+    ------
+    NoUsableFrameError
+        When there were exposures and none can be read.
+    """
+    exposures = list(exposures)
     images, kept, decisions = [], [], []
     for exposure in exposures:
         try:
@@ -71,7 +78,34 @@ def load_usable(
         decisions += image.decisions
         images.append(image)
         kept.append(exposure)
+    if exposures and not images:
+        kind = exposures[0].kind
+        raise NoUsableFrameError(
+            f"none of {len(exposures)} {kind} exposures can be used: {'; '.join(d.text for d in decisions)}. "
+            f"Choose others with --cal-date {kind}=YYYYMMDD"
+        )
     return images, kept, list(dict.fromkeys(decisions))
+
+
+def steady(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[ChannelImage], list[Decision]]:
+    """The bias frames whose level, amplifier by amplifier, is that of the others: one with light in it is none.
+
+    Left as they are where fewer than three would remain.
+    """
+    half = images[0].data.shape[0] // 2
+    levels = np.array([[np.median(image.data[part, ::7]) for part in np.s_[:half, half:]] for image in images])
+    off = np.abs(levels - np.median(levels, axis=0)).max(axis=1)
+    good = off <= MAX_DRIFT
+    if good.all() or good.sum() < 3:
+        return images, []
+    why = [
+        Decision(
+            "BIASLEVEL", f"{exposure.label} left out: its level is {far:.0f} e- off that of the other bias frames", "warn"
+        )
+        for exposure, far, ok in zip(exposures, off, good, strict=True)
+        if not ok
+    ]
+    return [image for image, ok in zip(images, good, strict=True) if ok], why
 
 
 def calibration_choice(path: Path, channel: str) -> raw.CalibrationChoice:
@@ -87,6 +121,7 @@ def brightness(image: ChannelImage) -> float:
     return float(np.percentile(image.data[::5, ::5], 75))
 
 
+MAX_DRIFT = 30.0  # e-, by which the level of a bias frame after the overscan may be off
 MIN_TWILIGHT = 100.0  # e-, 75th percentile: fainter twilights are left out (Panacea's rule)
 MAX_TWILIGHT = 45000.0  # e-, 75th percentile: beyond, fibres saturate
 MAX_ARC = 3000.0  # e-, median: a saturated lamp (Panacea's rule)
@@ -133,7 +168,7 @@ def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> 
             keep.append(i)
     if not keep:
         raise NoUsableFrameError(
-            f"none of {len(images)} flat exposures is usable: {'; '.join(d.text for d in decisions) or 'there are none'}. "
+            f"none of {len(images)} twilight or flat exposures is usable: {'; '.join(d.text for d in decisions)}. "
             "Choose others with --cal-date twi=YYYYMMDD, or --use_flat"
         )
     return keep, decisions
@@ -152,7 +187,8 @@ def exposed_arcs(images: list[ChannelImage], exposures: list[raw.Exposure]) -> t
             keep.append(i)
     if not keep:
         raise NoUsableFrameError(
-            f"none of {len(images)} arc exposures is usable: choose others with --cal-date cmp=YYYYMMDD"
+            f"none of {len(images)} arc exposures is usable: {'; '.join(d.text for d in decisions)}. "
+            "Choose others with --cal-date cmp=YYYYMMDD"
         )
     return keep, decisions
 

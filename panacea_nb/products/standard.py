@@ -10,6 +10,7 @@ from ..instrument import Standard, find_standard
 from ..instrument import channel as find_channel
 from ..reduce.flux import Response, standard_response
 from ..reduce.telluric import Transmission, measured_transmission
+from .checked import open_checked
 from .headers import provenance_cards, put, spectral_axis
 from .session import Task
 
@@ -26,7 +27,7 @@ def read(task: Task) -> tuple[Standard, fits.HDUList]:
     NoStandardError
     """
     path = task.input(task.layout.spectrum(task.program, task.obsid, task.exposure, task.channel))
-    with fits.open(path, memmap=False) as hdus:
+    with open_checked(path) as hdus:
         copy = fits.HDUList([hdu.copy() for hdu in hdus])
     star = find_standard(str(copy[0].header.get("OBJECT", "")))
     if star is None or not star.has_table:

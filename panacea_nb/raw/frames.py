@@ -24,6 +24,7 @@ from .names import AMPLIFIERS, IFU_SLOTS, clean_text
 
 # Panacea's rule for an exposure that was read out before its time was known.
 READOUT_SECONDS = 7.0
+MAX_EXPTIME = 36000.0  # s; no exposure is longer than a night
 
 # Shape of a raw frame (rows, columns with overscan) and what its binning is called: columns are binned, rows never.
 BINNINGS = {(AMP_ROWS, (N_COLUMNS + OVERSCAN) // factor): f"{factor}x1" for factor in (1, 2)}
@@ -147,19 +148,20 @@ class Exposure:
 
     @property
     def exptime(self) -> float | None:
-        """Exposure time [s]; REXPTIME + 7 where EXPTIME is negative; None when the header does not say."""
+        """Exposure time [s]; REXPTIME + 7 where EXPTIME is negative; None when the header does not say, or nothing possible."""
         seconds = self.value("EXPTIME")
         if seconds is not None and seconds < 0:
             asked = self.value("REXPTIME")
-            return None if asked is None or asked < 0 else asked + READOUT_SECONDS
-        return seconds
+            return None if asked is None or not 0 <= asked <= MAX_EXPTIME else asked + READOUT_SECONDS
+        return None if seconds is not None and seconds > MAX_EXPTIME else seconds
 
     @property
     def decisions(self) -> list[Decision]:
         """What had to be decided to read this header: codes EXPTIME (negative, replaced) and NOEXPTIME."""
         seconds, used = self.value("EXPTIME"), self.exptime
         if used is None:
-            text = f"{self.label}: neither EXPTIME nor REXPTIME says how long the exposure was"
+            said = clean_text(self.card("EXPTIME")) or "missing"
+            text = f"{self.label}: neither EXPTIME ({said}) nor REXPTIME says how long the exposure was"
             return [Decision("NOEXPTIME", text, "warn")]
         if seconds < 0:
             rule = f"REXPTIME + {READOUT_SECONDS:g} s = {used:g} s"

@@ -11,7 +11,7 @@ from .archive import Container, Member, Problem, find_containers, iterate_member
 from .cache import NightCache
 from .frames import BINNINGS, Exposure, FrameRecord
 from .headers import STRUCTURE, DamagedHeaderError, data_size, parse_cards, read_header_block
-from .names import BadNameError, clean_text, parse_frame_path
+from .names import AMPLIFIERS, IFU_SLOTS, BadNameError, clean_text, parse_frame_path
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -50,7 +50,7 @@ CARDS = (
 )
 _WANTED = frozenset(CARDS) | frozenset(STRUCTURE)
 # Bump the number when an entry of the cache changes its form.
-_VERSION = "1 " + " ".join(CARDS)
+_VERSION = "2 " + " ".join(CARDS)
 
 Key = tuple[int, int, str, str]
 
@@ -135,6 +135,20 @@ def _entry(member: Member, stream: BinaryIO) -> dict[str, Any]:
     return {"names": list(member.names), "at": member.offset, "size": size, "shape": list(shape), "cards": kept}
 
 
+def _stranger(cards: dict[str, Any], ifuslot: str, amp: str) -> str:
+    """What a header says of a frame's origin where that is another IFU or amplifier than its name says; nothing when they agree.
+
+    A header that says neither, or something that LRS2 does not have, proves nothing.
+    """
+    slot = str(cards.get("IFUSLOT", "")).strip().zfill(3)
+    if slot in IFU_SLOTS and slot != ifuslot:
+        return f"its header is of IFU {slot}, its name of {ifuslot}"
+    read = f"{cards.get('CCDPOS', '')}{cards.get('CCDHALF', '')}".replace(" ", "")
+    if read in AMPLIFIERS and read != amp:
+        return f"its header is of amplifier {read}, its name of {amp}"
+    return ""
+
+
 def _walk(container: Container) -> dict[str, Any]:
     """Frames and problems of a container, in the form that the cache keeps."""
     problems: list[Problem] = []
@@ -149,9 +163,15 @@ def _walk(container: Container) -> dict[str, Any]:
             problems.append(Problem(where, str(error), "ignored", "info"))
             continue
         try:
-            frames.append(_entry(member, stream))
+            entry = _entry(member, stream)
         except (DamagedHeaderError, OSError) as error:
             problems.append(Problem(where, clean_text(error, 200), "the frame is left out"))
+            continue
+        stranger = _stranger(entry["cards"], name.ifuslot, name.amp)
+        if stranger:
+            problems.append(Problem(where, stranger, "the frame is left out"))
+            continue
+        frames.append(entry)
     return {"frames": frames, "problems": [[p.where, p.what, p.effect, p.severity] for p in problems]}
 
 

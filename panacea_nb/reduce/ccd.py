@@ -16,6 +16,7 @@ from .maskbits import DQ
 
 SATURATION_ADU = 65000  # the 16-bit converter ends at 65535; the last per cent is not linear
 ROTATED = ("LU", "RL")  # amplifiers stored turned by 180 degrees
+AMPLIFIER_NAMES = ("LL", "LU", "RL", "RU")
 MIRRORED = ("LR", "UL")  # values of AMPNAME for which the column order is reversed once more
 OVERSCAN_WIDTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0, 60.0, 150.0, 400.0)  # rows; Gaussian sigmas tried
 PLAUSIBLE_GAIN = (0.3, 5.0)  # e-/ADU
@@ -24,6 +25,10 @@ PLAUSIBLE_RDNOISE = (0.5, 20.0)  # e-
 
 class FrameShapeError(PanaceaError):
     """An amplifier frame does not have the size of an LRS2 frame."""
+
+
+class NoReadoutError(PanaceaError):
+    """A frame holds one value: the amplifier was not read out."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,8 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
     ------
     FrameShapeError
         When the frame has another size.
+    NoReadoutError
+        When all its pixels are alike.
     """
     shapes = {(AMP_ROWS, (N_COLUMNS + OVERSCAN) // b): b for b in (1, 2)}
     if raw.ndim != 2 or raw.shape not in shapes:
@@ -175,6 +182,11 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
             f"amplifier {amp} has {' x '.join(map(str, raw.shape))} pixels; "
             f"LRS2 frames have {' or '.join(f'{a} x {b}' for a, b in shapes)} (rows x columns): "
             "leave the exposure out (--exclude) or restore the file"
+        )
+    if raw.min() == raw.max():
+        raise NoReadoutError(
+            f"amplifier {amp} was not read out: every pixel holds {int(raw.flat[0])} ADU: restore the file, or "
+            "leave the exposure out"
         )
     n_over = OVERSCAN // shapes[raw.shape]
     level, noise = overscan_level(raw[:, -n_over + 1 :])
@@ -184,6 +196,10 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
     data = ((light - level[:, None]) * gain).astype(np.float32)
     mask = np.where(light >= SATURATION_ADU, np.uint8(DQ.SATURATED), np.uint8(0))
     ampname = cards.get("AMPNAME")
+    why_side = None
+    if str(ampname).strip().upper() not in (*AMPLIFIER_NAMES, *MIRRORED):
+        text = f"AMPNAME is {str(ampname)[:20]!r} in the header of amplifier {amp}: taken as not mirrored"
+        why_side = Decision("DEFAMPN", text, "warn")
     return AmplifierImage(
         data=np.ascontiguousarray(orient(data, amp, ampname)),
         mask=np.ascontiguousarray(orient(mask, amp, ampname)),
@@ -191,7 +207,7 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
         gain=gain,
         rdnoise=rdnoise,
         overscan_noise=noise,
-        decisions=tuple(d for d in (why_gain, why_rdnoise) if d is not None),
+        decisions=tuple(d for d in (why_gain, why_rdnoise, why_side) if d is not None),
     )
 
 

@@ -107,11 +107,21 @@ class Fingerprinter:
         Digest of the package's code; computed when not given.
     index_dir : Path, optional
         Where the raw room keeps its indexes.
+    thorough : bool
+        Read finished files again even where size and time of change are those that were left.
     """
 
     def __init__(
-        self, output: Path, baseraw: str, cache: DigestCache, code: str | None = None, index_dir: Path | None = None
+        self,
+        output: Path,
+        baseraw: str,
+        cache: DigestCache,
+        code: str | None = None,
+        index_dir: Path | None = None,
+        *,
+        thorough: bool = False,
     ) -> None:
+        self.thorough = thorough
         self.output, self.baseraw, self.cache, self.index_dir = output, baseraw, cache, index_dir
         self.code = code if code is not None else code_digest()
         self._notebooks: dict[Path, str] = {}
@@ -181,15 +191,13 @@ class Fingerprinter:
                 stat = path.stat()
             except OSError:
                 return f"missing {relative}"
-            if record.files.get(relative) == [stat.st_size, stat.st_mtime_ns]:
+            if not self.thorough and record.files.get(relative) == [stat.st_size, stat.st_mtime_ns]:
                 continue
-            from ..products.digest import content_digest
+            from .verify import look
 
-            try:
-                if content_digest(path) != digest:
-                    return f"altered {relative}"
-            except (OSError, ValueError, TypeError):  # no FITS file any more
-                return f"damaged {relative}"
+            found = look(path, digest)
+            if found:
+                return f"{found} {relative}"
         return ""
 
 

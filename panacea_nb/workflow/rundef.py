@@ -287,6 +287,9 @@ class RunDefinition:
         repeat=True,
         action_only=True,
     )
+    thorough: bool = option(
+        False, checks.as_flag, "read every finished file again before it is trusted", "--thorough", action_only=True
+    )
     force: bool = option(
         False,
         checks.as_flag,

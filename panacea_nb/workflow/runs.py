@@ -41,7 +41,7 @@ def dry_run(definition: RunDefinition, settings: Settings | None = None) -> str:
     known_index = layout.work_dir / "index"
     plan, forced = make_plan(definition, layout, settings, known_index if known_index.is_dir() else None)
     cache = DigestCache(layout.work_dir / "digests.json")
-    fingerprints = Fingerprinter(layout.output, plan.baseraw, cache, settings.code)
+    fingerprints = Fingerprinter(layout.output, plan.baseraw, cache, settings.code, thorough=definition.thorough)
     reasons: dict[str, str] = {}
     for task in plan.tasks.values():
         reasons[task.id] = _foresee(task, reasons, forced, layout, fingerprints)
