@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import grp
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from ..errors import RequestError
 from ..products.layout import Layout
-from . import files, processes, progress, scratch, stages, status
+from . import files, processes, progress, scratch, sites, stages, staging, status
 from .driver import Driver, Outcome, Settings, records_digest
 from .fingerprint import UP_TO_DATE, DigestCache, Fingerprinter
 from .graph import Plan, Task
 from .lock import NightLock, Owner
+from .pool import Place
 from .rundef import RunDefinition
 from .status import Record, State
+
+
+class GroupError(RequestError):
+    """The group that products are to be given cannot be used."""
 
 
 def make_plan(
@@ -95,11 +103,18 @@ def reduce(definition: RunDefinition, settings: Settings | None = None) -> Outco
     """
     settings = settings or Settings()
     layout = Layout(Path(definition.output).absolute(), definition.night, definition.tag)
-    folder = Path(tempfile.mkdtemp(prefix=scratch.PREFIX, dir=scratch.root()))
+    site = sites.find(definition.site)
+    root = scratch.root(site.scratch)
+    folder = Path(tempfile.mkdtemp(prefix=scratch.PREFIX, dir=root))
+    place = make_place(definition, site, layout, folder)
     owner = Owner.this_process(str(folder))
     leash = processes.start_leash(owner.token, folder)
+    before = os.environ.get(staging.VARIABLE)
     index, fresh_index = layout.work_dir / "index", folder / "index"
     try:
+        if site.staging:  # the driver reads raw files too: their digests
+            os.environ[staging.VARIABLE] = str(staging.folder_of(folder))
+        place.check(layout.work_dir / "parsl")
         # Planned before anything is written, so that a wrong request leaves no folder behind.
         plan, forced = make_plan(definition, layout, settings, index if index.is_dir() else fresh_index)
         with NightLock(layout.night_dir, owner) as lock:
@@ -107,17 +122,51 @@ def reduce(definition: RunDefinition, settings: Settings | None = None) -> Outco
                 _remove_scratch(lock.taken_from)
             if fresh_index.is_dir():
                 shutil.copytree(fresh_index, index, dirs_exist_ok=True)
-            driver = Driver(definition, layout, plan, forced, owner, folder, settings)
+            if definition.group:
+                _hand_on(layout, definition.group)
+            driver = Driver(definition, layout, plan, forced, owner, folder, settings, place)
             return driver.run()
     finally:
+        if before is None:
+            os.environ.pop(staging.VARIABLE, None)
+        else:
+            os.environ[staging.VARIABLE] = before
         leash.kill()
         leash.wait()
         files.remove_tree(folder)
 
 
+def make_place(definition: RunDefinition, site: sites.Site, layout: Layout, folder: Path) -> Place:
+    """Where the workers of a run are started, and what a container needs to see."""
+    given = os.environ.get("SLURM_JOB_NUM_NODES", "")
+    here = int(given) if given.isdigit() and site.launcher != "none" else 1
+    nodes = definition.nodes or (site.nodes if definition.pilot else here)
+    binds = [f"{layout.output}", f"{folder.parent}"]
+    if site.container.engine != "none":
+        files.make_folder(layout.output)
+        binds = [f"{definition.baseraw}:{definition.baseraw}:ro", *binds] if definition.baseraw else binds
+        if definition.sky_mask_file is not None:
+            where = definition.sky_mask_file.parent
+            binds.insert(0, f"{where}:{where}:ro")
+    return Place(site, layout.night_dir, folder, nodes, definition.pilot, tuple(binds))
+
+
+def _hand_on(layout: Layout, name: str) -> None:
+    """Have the products' folder hand on a group: new programmes' folders, and what comes into them, belong to it."""
+    try:
+        files.hand_on(layout.output / "LRS2", grp.getgrnam(name).gr_gid)
+    except KeyError:
+        raise GroupError(f"--group: there is no group {name!r} here; `id -Gn` lists yours") from None
+    except PermissionError as error:
+        raise GroupError(
+            f"--group: {layout.output / 'LRS2'} cannot be given to {name!r} ({error.strerror}): you must own the folder and "
+            "be in the group (`id -Gn` lists yours)"
+        ) from error
+
+
 def _remove_scratch(dead: Owner) -> None:
     """Remove the temporary files of a killed run, if they lie where ours would."""
     folder = Path(dead.scratch)
-    if dead.local and dead.scratch and folder.parent == scratch.root() and folder.name.startswith(scratch.PREFIX):
+    if dead.local and dead.scratch and folder.name.startswith(scratch.PREFIX) and len(folder.parts) > 2:
         processes.sweep(dead.token, patience=2.0)
         files.remove_tree(folder)

@@ -16,9 +16,14 @@ PREFIX = "pnb-"  # of a run's own temporary folder
 _SOCKET_PATH_LIMIT = 90  # characters: a Unix socket's path holds 108 (104 on macOS), with its number
 
 
-def root() -> Path:
-    """Folder for temporary files, with a path short enough for sockets and plain enough for shells."""
-    folder = tempfile.gettempdir()
+def root(wanted: str = "") -> Path:
+    """Folder for temporary files, with a path short enough for sockets and plain enough for shells.
+
+    ``wanted`` is the site's; it is taken where it can be written, else that of the environment.
+    """
+    folder = os.path.expanduser(os.path.expandvars(wanted))
+    if not folder or not os.access(folder, os.W_OK):
+        folder = tempfile.gettempdir()
     plain = len(folder) < _SOCKET_PATH_LIMIT - 45 and re.fullmatch(r"[A-Za-z0-9_./-]+", folder)
     return Path(folder) if plain or not os.access("/tmp", os.W_OK) else Path("/tmp")
 
