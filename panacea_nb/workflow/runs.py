@@ -6,13 +6,14 @@ import grp
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RequestError
 from ..products.layout import Layout
 from . import files, processes, progress, scratch, sites, stages, staging, status
 from .driver import Driver, Outcome, Settings, records_digest
-from .fingerprint import UP_TO_DATE, DigestCache, Fingerprinter
+from .fingerprint import NEW, UP_TO_DATE, DigestCache, Fingerprinter
 from .graph import Plan, Task
 from .lock import NightLock, Owner
 from .pool import Place
@@ -36,6 +37,25 @@ def make_plan(
     return plan, plan.forced(redo)
 
 
+@dataclass
+class Forecast:
+    """What a run would do: its plan, and for every task why it would run (`UP_TO_DATE` where it would not)."""
+
+    plan: Plan
+    reasons: dict[str, str]
+
+    @property
+    def due(self) -> list[str]:
+        """Ids of the tasks that would run and may succeed."""
+        settled = (UP_TO_DATE, *_STUCK)
+        return [name for name, reason in self.reasons.items() if not reason.startswith(settled)]
+
+
+_STUCK = ("cannot run", "blocked", "failed before")
+# How a task fails for reasons that lie outside of it: worth another try.
+_PASSING = ("WorkerLost", "ManagerLost", "KernelDied", "KernelStartError", "TimeOut", "OSError", "OtherCodeError", "Killed")
+
+
 def dry_run(definition: RunDefinition, settings: Settings | None = None) -> str:
     """The plan as a table, with why each task would run; nothing is written.
 
@@ -44,15 +64,8 @@ def dry_run(definition: RunDefinition, settings: Settings | None = None) -> str:
     str
         Table and notes.
     """
-    settings = settings or Settings()
-    layout = Layout(Path(definition.output).absolute(), definition.night, definition.tag)
-    known_index = layout.work_dir / "index"
-    plan, forced = make_plan(definition, layout, settings, known_index if known_index.is_dir() else None)
-    cache = DigestCache(layout.work_dir / "digests.json")
-    fingerprints = Fingerprinter(layout.output, plan.baseraw, cache, settings.code)
-    reasons: dict[str, str] = {}
-    for task in plan.tasks.values():
-        reasons[task.id] = _foresee(task, reasons, forced, layout, fingerprints)
+    seen = forecast(definition, settings)
+    plan, reasons = seen.plan, seen.reasons
     rows = [(task.id, task.stage.title, reasons[task.id]) for task in plan.tasks.values()]
     runs = sum(reason != UP_TO_DATE for reason in reasons.values())
     lines = [progress.table(("task", "leaves", "why it would run"), rows)]
@@ -61,31 +74,77 @@ def dry_run(definition: RunDefinition, settings: Settings | None = None) -> str:
     return "\n".join(lines)
 
 
-def _foresee(task: Task, reasons: dict[str, str], forced: set[str], layout: Layout, prints: Fingerprinter) -> str:
+def forecast(
+    definition: RunDefinition,
+    settings: Settings | None = None,
+    *,
+    retry_failed: bool = True,
+    cache_dir: Path | None = None,
+) -> Forecast:
+    """What a run would do; nothing of the night is written.
+
+    Parameters
+    ----------
+    definition : RunDefinition
+        The request.
+    settings : Settings, optional
+        What tests replace.
+    retry_failed : bool
+        Whether a task whose notebook failed on the very same inputs counts as one to be run again.
+    cache_dir : Path, optional
+        Where the index of raw frames may be kept for a night that has none yet.
+    """
+    settings = settings or Settings()
+    layout = Layout(Path(definition.output).absolute(), definition.night, definition.tag)
+    known_index = layout.work_dir / "index"
+    plan, forced = make_plan(definition, layout, settings, known_index if known_index.is_dir() else cache_dir)
+    cache = DigestCache(layout.work_dir / "digests.json")
+    fingerprints = Fingerprinter(layout.output, plan.baseraw, cache, settings.code)
+    reasons: dict[str, str] = {}
+    for task in plan.tasks.values():
+        reasons[task.id] = _foresee(task, reasons, forced, layout, fingerprints, retry_failed)
+    return Forecast(plan, reasons)
+
+
+def _foresee(
+    task: Task, reasons: dict[str, str], forced: set[str], layout: Layout, prints: Fingerprinter, retry_failed: bool
+) -> str:
     if task.problem:
         return f"cannot run: {task.problem}"
     if task.stage.last:
-        busy = any(reason != UP_TO_DATE for reason in reasons.values())
-        if busy:
+        idle = (UP_TO_DATE,) if retry_failed else (UP_TO_DATE, *_STUCK)
+        if any(not reason.startswith(idle) for reason in reasons.values()):
             return "closes the run"
-    hoped = [name for name in task.hopes if not reasons[name].startswith(("cannot run", "blocked"))]
+    hoped = [name for name in task.hopes if not reasons[name].startswith(_STUCK)]
     for need in task.waits_for:
-        if reasons[need].startswith(("cannot run", "blocked")):
+        if reasons[need].startswith(_STUCK):
             return f"blocked by {need}"
     if task.hopeless(hoped):
         return f"blocked by {next(iter(task.hopes), 'nothing to combine')}"
     if task.id in forced:
         return "asked for (--redo)"
     changing = [need for need in (*task.needs, *hoped) if reasons[need] != UP_TO_DATE]
-    known = status.last_success(status.read(layout.status_dir, task.id))
-    if changing and (known is None or known.state is not State.SUCCEEDED):
-        return "new"
+    record = status.read(layout.status_dir, task.id)
+    known = status.last_success(record)
+    if known is None or (known.state is State.PENDING and not known.fingerprint):
+        return NEW  # before raw frames are read for their digests
+    if changing and known.state is not State.SUCCEEDED:
+        return NEW
     if changing:
         return f"input may change: {changing[0]}"
     upstream = {need: _products(status.read(layout.status_dir, need)) for need in (*task.needs, *hoped)}
     upstream |= {name: products for name, (_, products) in task.earlier.items()}
     extra = records_digest(layout.status_dir, task.id) if task.stage.last else ""
-    return prints.reason(task, prints.compute(task.told(hoped), upstream, extra), known)
+    fingerprint = prints.compute(task.told(hoped), upstream, extra)
+    if not retry_failed and _will_fail_again(known, fingerprint.value):
+        return "failed before, on the same inputs"
+    return prints.reason(task, fingerprint, known)
+
+
+def _will_fail_again(known: Record, fingerprint: str) -> bool:
+    """Whether a task's notebook failed by itself on the very inputs that it would get again."""
+    kind = (known.error or {}).get("type", "")
+    return known.state is State.FAILED and known.fingerprint == fingerprint and kind not in _PASSING
 
 
 def _products(record: Record | None) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Stage:
         Longest time for the whole notebook [s], far above what it takes on a slow machine.
     memory : int
         Largest memory of worker and kernel together [MB], measured; how many workers a node holds is computed from it.
+    seconds : float
+        How long it usually takes [s], for estimates where no record of an earlier run tells.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Stage:
     last: bool = False
     timeout: float = 3600.0
     memory: int = 1000
+    seconds: float = 10.0
 
     @property
     def needs_no_exposure(self) -> bool:
@@ -83,6 +86,7 @@ STAGES: tuple[Stage, ...] = (
         "frame table, calibration choice with reasons",
         options=("sides", "cal_dates", "exclude", "use_flat", "force"),
         memory=260,
+        seconds=3.0,
     ),
     Stage(
         "01_bias",
@@ -91,6 +95,7 @@ STAGES: tuple[Stage, ...] = (
         after=("00_inventory",),
         frames=("zro", "drk"),
         memory=1000,
+        seconds=14.0,
     ),
     Stage(
         "02_trace",
@@ -101,6 +106,7 @@ STAGES: tuple[Stage, ...] = (
         options=("use_flat", "force"),
         frames=("twi", "flt"),
         memory=700,
+        seconds=20.0,
     ),
     Stage(
         "03_wavelength",
@@ -110,6 +116,7 @@ STAGES: tuple[Stage, ...] = (
         after=("00_inventory",),
         frames=("cmp",),
         memory=780,
+        seconds=12.0,
     ),
     Stage(
         "04_flat",
@@ -120,6 +127,7 @@ STAGES: tuple[Stage, ...] = (
         options=("use_flat", "force"),
         frames=("twi", "flt"),
         memory=1040,
+        seconds=26.0,
     ),
     Stage(
         "05_extract",
@@ -128,6 +136,7 @@ STAGES: tuple[Stage, ...] = (
         needs=_CALIBRATION,
         frames=("sci",),
         memory=980,
+        seconds=20.0,
     ),
     Stage(
         "06_sky",
@@ -149,6 +158,7 @@ STAGES: tuple[Stage, ...] = (
             "force",
         ),
         memory=650,
+        seconds=16.0,
     ),
     Stage(
         "07_flux",
@@ -172,8 +182,9 @@ STAGES: tuple[Stage, ...] = (
         ),
         guider=True,
         memory=780,
+        seconds=10.0,
     ),
-    Stage("08_standard", STANDARD, "response curve of a standard", needs=("07_flux",), memory=230),
+    Stage("08_standard", STANDARD, "response curve of a standard", needs=("07_flux",), memory=230, seconds=3.0),
     Stage(
         "09_combine",
         TARGET,
@@ -181,8 +192,9 @@ STAGES: tuple[Stage, ...] = (
         hopes="exposures",
         options=("barycentric", "vacuum", "match_resolution", "force"),
         memory=490,
+        seconds=10.0,
     ),
-    Stage("10_night", NIGHT, "the night at a glance", last=True, memory=230),
+    Stage("10_night", NIGHT, "the night at a glance", last=True, memory=230, seconds=4.0),
 )
 
 
