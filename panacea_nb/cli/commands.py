@@ -14,6 +14,9 @@ from typing import Any
 from ..errors import RequestError
 from ..workflow import rundef
 from ..workflow.rundef import DefinitionError, RunDefinition
+from .batch import sites, submit
+
+__all__ = ["inspect", "lab", "reduce", "report", "simulate", "sites", "status", "submit"]
 
 BASERAW_VARIABLE = "PANACEA_BASERAW"
 
