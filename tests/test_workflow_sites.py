@@ -81,7 +81,10 @@ def test_an_unknown_name_brings_the_nearest():
 
 
 def test_a_file_of_ones_own(tmp_path):
-    path = write(tmp_path, "cores: 4\nmemory: 8\ncontainer:\n  engine: podman\n  image: panacea-nb\n  binds: ['/data:/data:ro']\n")
+    path = write(
+        tmp_path,
+        "cores: 4\nmemory: 8\ncontainer:\n  engine: podman\n  image: panacea-nb\n  binds: ['/data:/data:ro']\n",
+    )
     site = sites.find(str(path))
     assert site == Site("mine", cores=4, memory=8.0, container=Container("podman", "panacea-nb", ("/data:/data:ro",)))
     assert "podman panacea-nb" in sites.explain(site)

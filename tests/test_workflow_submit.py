@@ -119,7 +119,7 @@ esac
 def script_with_stand_in(tmp_path, lanes):
     definition = RunDefinition(night="20250101", output=str(tmp_path))
     job = Job("job", str(tmp_path / "jobs"), lanes, "02:00:00")
-    jobs.write(job, Site("c", scheduler="slurm"), {night: definition for night in job.nights})
+    jobs.write(job, Site("c", scheduler="slurm"), dict.fromkeys(job.nights, definition))
     stand_in = tmp_path / "jobs" / "stand_in"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
@@ -277,7 +277,10 @@ def test_a_night_in_a_job_is_left_alone(tmp_path, monkeypatch):
         (["-d", "20250101", "--site", "slurm-generic", "--pilot"], "--pilot is for reduce"),
         (["-d", "20250101", "--site", "slurm-generic", "--time", "2h"], "is not a time HH:MM:SS"),
         (["--from", "20250101", "--to", "2025", "--site", "slurm-generic"], "--to: '2025'"),
-        (["-d", "20250101", "--site", "tacc-lonestar6-vm-small", "--nodes", "2", "--dry-run"], "no launcher for several"),
+        (
+            ["-d", "20250101", "--site", "tacc-lonestar6-vm-small", "--nodes", "2", "--dry-run"],
+            "no launcher for several",
+        ),
     ],
 )
 def test_submissions_that_cannot_be_meant(tmp_path, capsys, words, message):

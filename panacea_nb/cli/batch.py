@@ -55,7 +55,9 @@ def _submit_night(options: argparse.Namespace) -> int:
         slurm.run(["sbatch", "--version"])
         busy = jobs.busy(layout.output, asked.tag, slurm.active()).get(asked.night) or jobs.locked(layout)
         if busy:
-            raise SubmitError(f"night {asked.night} is being reduced already ({busy}): wait, or cancel that job (scancel)")
+            raise SubmitError(
+                f"night {asked.night} is being reduced already ({busy}): wait, or cancel that job (scancel)"
+            )
     nodes = asked.nodes or site.nodes
     workers = asked.jobs
     if not wall and site.cores:

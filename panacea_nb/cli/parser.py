@@ -166,7 +166,9 @@ def _submit_options(parser: argparse.ArgumentParser) -> None:
         "--time", metavar="HH:MM:SS", help="wall time of a job, at most (default: as estimated, up to the site's)"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="submit again the jobs under --output that deserve it (a time limit, a lost node)"
+        "--resume",
+        action="store_true",
+        help="submit again the jobs under --output that deserve it (a time limit, a lost node)",
     )
     parser.add_argument("--follow", metavar="JOB.json", help=argparse.SUPPRESS)  # the last line of a batch script
     _reduce_options(parser)

@@ -67,9 +67,13 @@ class Campaign:
         for job in self.jobs:
             lanes = f"{len(job.lanes)} at a time, " if len(job.lanes) > 1 else ""
             hours = jobs.wall_seconds(job.walltime) * job.nodes / 3600
-            lines.append(f"{job.name}: {len(job.nights)} night(s), {lanes}{job.walltime} at most, {hours:.2g} node hours")
+            lines.append(
+                f"{job.name}: {len(job.nights)} night(s), {lanes}{job.walltime} at most, {hours:.2g} node hours"
+            )
         due = sum(len(job.nights) for job in self.jobs)
-        lines.append(f"{len(self.nights)} nights: {due} to be submitted in {len(self.jobs)} job(s), {len(self.left)} left")
+        lines.append(
+            f"{len(self.nights)} nights: {due} to be submitted in {len(self.jobs)} job(s), {len(self.left)} left"
+        )
         return "\n".join(lines)
 
 
@@ -173,7 +177,14 @@ def lanes_of(site: Site, nodes: int, workers: int | None, nights: int) -> tuple[
 
 
 def pack(
-    nights: list[Night], site: Site, folder: Path, *, nodes: int = 1, workers: int | None = None, wall: int = 0, tag: str = ""
+    nights: list[Night],
+    site: Site,
+    folder: Path,
+    *,
+    nodes: int = 1,
+    workers: int | None = None,
+    wall: int = 0,
+    tag: str = "",
 ) -> list[Job]:
     """Put nights into as few jobs as their wall time allows: the longest first, each into the first place with room.
 

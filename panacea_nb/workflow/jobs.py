@@ -154,7 +154,7 @@ def script_text(job: Job, site: Site) -> str:
         lines.append(f"export PYTHONPATH={shlex.quote(processes.python_path())}")
     lines += [
         f"panacea_nb=({shlex.join(program())})",
-        f"cd {quoted['folder']} && job={quoted['name']} && rm -f \"$job.codes\" || exit 2",
+        f'cd {quoted["folder"]} && job={quoted["name"]} && rm -f "$job.codes" || exit 2',
         *_BODY,
     ]
     for lane in job.lanes:
@@ -163,7 +163,7 @@ def script_text(job: Job, site: Site) -> str:
     return "\n".join(lines) + "\n"
 
 
-_BODY = '''
+_BODY = """
 # Slurm warns this script before the wall time is over (USR1); the drivers then begin nothing new and end with code 3.
 lane() {  # reduces nights one after the other
     local night code again stop= driver=
@@ -184,7 +184,7 @@ lane() {  # reduces nights one after the other
 }
 lanes=() cancelled=
 trap 'kill -USR1 "${lanes[@]}" 2>/dev/null' USR1
-trap 'cancelled=1; kill -TERM "${lanes[@]}" 2>/dev/null' TERM'''.splitlines()
+trap 'cancelled=1; kill -TERM "${lanes[@]}" 2>/dev/null' TERM""".splitlines()
 
 _TAIL = '''
 for pid in "${lanes[@]}"; do
@@ -206,7 +206,11 @@ def _installed() -> bool:
     """Whether the program finds this very package without help, as it does unless a checkout is used in place."""
     where = importlib.util.find_spec("panacea_nb")
     package = str(Path(__file__).resolve().parents[2])
-    return where is not None and package not in os.environ.get("PYTHONPATH", "").split(os.pathsep) and Path.cwd() != Path(package)
+    return (
+        where is not None
+        and package not in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        and Path.cwd() != Path(package)
+    )
 
 
 def write(job: Job, site: Site, definitions: dict[str, RunDefinition]) -> None:

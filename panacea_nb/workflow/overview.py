@@ -38,7 +38,9 @@ def night(layout: Layout) -> str:
         beat = f"; last sign of life {age:.0f} s ago" if age is not None else ""
         where = Counter(record.host for record in found.values() if record.state is State.RUNNING)
         busy = f"; busy: {', '.join(f'{number} on {host}' for host, number in sorted(where.items()))}" if where else ""
-        lines.append(f"a run is working on it: process {owner.pid} on {owner.host}{job}, since {owner.began}{beat}{busy}")
+        lines.append(
+            f"a run is working on it: process {owner.pid} on {owner.host}{job}, since {owner.began}{beat}{busy}"
+        )
     lines += _queued(layout)
     page = layout.report_dir / "index.html"
     if page.is_file():

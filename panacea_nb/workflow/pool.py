@@ -96,7 +96,9 @@ class Place:
         if self.pilot:
             site.account_name()
         elif self.nodes > 1 and site.launcher == "none":
-            raise PlaceError(f"site {site.name} has no launcher, so it uses one node, not {self.nodes}: set launcher: srun")
+            raise PlaceError(
+                f"site {site.name} has no launcher, so it uses one node, not {self.nodes}: set launcher: srun"
+            )
         if self.spread and not re.fullmatch(r"[\w./+:@-]+", str(run_dir)):
             raise PlaceError(
                 f"for workers on other nodes the path of --output must be plain (letters, digits, . _ - / only): {run_dir}"

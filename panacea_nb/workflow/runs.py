@@ -53,7 +53,16 @@ class Forecast:
 
 _STUCK = ("cannot run", "blocked", "failed before")
 # How a task fails for reasons that lie outside of it: worth another try.
-_PASSING = ("WorkerLost", "ManagerLost", "KernelDied", "KernelStartError", "TimeOut", "OSError", "OtherCodeError", "Killed")
+_PASSING = (
+    "WorkerLost",
+    "ManagerLost",
+    "KernelDied",
+    "KernelStartError",
+    "TimeOut",
+    "OSError",
+    "OtherCodeError",
+    "Killed",
+)
 
 
 def dry_run(definition: RunDefinition, settings: Settings | None = None) -> str:

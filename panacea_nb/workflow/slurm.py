@@ -65,7 +65,9 @@ def decide(state: str, codes: Iterable[int], times: int, limit: int = RESUBMISSI
         cause = "KILLED"
     if not cause:
         if any(code == 1 for code in codes):
-            return Decision(False, "something of it failed by itself: trying again would not help; the reports say what")
+            return Decision(
+                False, "something of it failed by itself: trying again would not help; the reports say what"
+            )
         if any(code == 2 for code in codes):
             return Decision(False, "its request cannot be carried out: its output says why")
         if codes and not any(codes):

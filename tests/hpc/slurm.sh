@@ -115,7 +115,7 @@ image() {
 
 pilot() {
     reference
-    local site token driver; site=$(site pilot 'workers: 1' 'walltime: "00:20:00"')
+    local site token driver; site=$(site pilot 'workers: 1')
     nb reduce -d 20250115 -s uv --baseraw "$work/raw" --output "$work/pilot" --site "$site" --pilot --nodes 2 &
     need wait_for 180 tasks_done "$work/pilot" 2
     token=$(owner "$work/pilot" token); driver=$(owner "$work/pilot" pid)
