@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PanaceaError
+from ..products import image
 from . import files, notebooks, status, supervise
 from .lock import Owner, OwnerGoneError, passage
 from .processes import VARIABLE
@@ -347,6 +348,7 @@ def _write_notebook(attempt: Attempt, state: State) -> Path | None:
         "state": state.value,
         "fingerprint": order.fingerprint,
         "run": attempt.owner.token,
+        "image": image.digest(),
     }
     staged = attempt.staging / ".notebook.ipynb"
     staged.write_text(nbformat.writes(attempt.notebook) + "\n", encoding="utf-8")
