@@ -59,7 +59,8 @@ example:
     "lab": """\
 examples:
   panacea-nb lab                       opens the notebooks in the browser
-  panacea-nb lab -- --no-browser --port 9999""",
+  panacea-nb lab -- --no-browser --port 9999
+  panacea-nb lab --container           in docker or podman, the port published on 127.0.0.1 only""",
     "simulate": """\
 example:
   panacea-nb simulate raw --date 20250115 --seed 1 --sides uv,orange""",
@@ -199,5 +200,11 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
         "--folder",
         metavar="DIR",
         help="folder to open (default: notebooks/ of the checkout; without one, copies of them in ./notebooks)",
+    )
+    parser.add_argument(
+        "--container",
+        action="store_true",
+        help="in a container with a network of its own: listen on all addresses of it, with a token; publish the port on "
+        "127.0.0.1 only, as containers/README.md shows",
     )
     parser.add_argument("extra", nargs="*", metavar="OPTION", help="further options for JupyterLab, after --")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PanaceaError
+from ..products import image
 from . import files, fingerprint, notebooks, staging, status, supervise
 from .lock import Owner, OwnerGoneError, passage, process_space
 from .processes import VARIABLE
@@ -393,6 +394,7 @@ def _write_notebook(attempt: Attempt, state: State) -> Path | None:
         "state": state.value,
         "fingerprint": order.fingerprint,
         "run": attempt.owner.token,
+        "image": image.digest(),
     }
     staged = attempt.staging / ".notebook.ipynb"
     staged.write_text(nbformat.writes(attempt.notebook) + "\n", encoding="utf-8")
