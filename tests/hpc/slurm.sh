@@ -12,7 +12,7 @@ python=${HPC_PYTHON:-$repository/.venv/bin/python}
 
 [ "$(id -u)" -eq 0 ] || { echo "SKIPPED slurm: setting up Slurm needs root"; exit 0; }
 [ -x "$python" ] || { echo "there is no $python: make install first, or set HPC_PYTHON" >&2; exit 2; }
-work=$(mktemp -d /tmp/pnb-hpc.XXXXXX)
+work=$(mktemp -d /tmp/pnb-slurm.XXXXXX)
 chmod 755 "$work"
 export PYTHONPATH=$repository OMP_NUM_THREADS=1
 
