@@ -149,6 +149,8 @@ def _run(order: Order, owner: Owner, supervisor: supervise.Supervisor) -> dict[s
             return {"record": known.to_dict(), "log": []}
         record = _running(order, owner, known)
         status.write(order.status_dir, record)
+    # On another node it is not there yet; whatever lies below is nobody else's business.
+    Path(order.scratch).mkdir(mode=0o700, parents=True, exist_ok=True)
     for leftover in order.staging_root.glob(f"{order.id}-????????"):
         files.remove_tree(leftover)
     attempt = Attempt(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Reductions through Slurm: sets up two nodes on this machine (Debian 12, as root) and proves what the documentation promises.
-#   tests/hpc/slurm.sh [PART...]        parts: one-node two-nodes image pilot wall-time kill-driver campaign
+#   tests/hpc/slurm.sh [PART...]        parts: one-node two-nodes image pilot wall-time kill-driver campaign daily
 # Settings: HPC_PYTHON (a Python with panacea_nb's packages; default .venv/bin/python), HPC_IMAGE_DIR (folder of the unpacked
 # image, for the part `image`), HPC_KEEP=1 keeps what was written.
 set -u
@@ -14,11 +14,17 @@ python=${HPC_PYTHON:-$repository/.venv/bin/python}
 [ -x "$python" ] || { echo "there is no $python: make install first, or set HPC_PYTHON" >&2; exit 2; }
 work=$(mktemp -d /tmp/pnb-slurm.XXXXXX)
 chmod 755 "$work"
-export PYTHONPATH=$repository OMP_NUM_THREADS=1
+export PYTHONPATH=$repository OMP_NUM_THREADS=1 PANACEA_NB_TRIAL=$work   # the last marks all that is started here
 
 clean_up() {
     trap - EXIT INT TERM
     cluster_stop
+    local file
+    for file in /proc/[0-9]*/environ; do   # what a part that failed left behind
+        if [ "$file" != /proc/$$/environ ] && tr '\0' '\n' < "$file" 2> /dev/null | grep -qx "PANACEA_NB_TRIAL=$work"; then
+            kill -9 "$(echo "$file" | cut -d/ -f3)" 2> /dev/null
+        fi
+    done
     [ "${person:-root}" = root ] || userdel "$person" 2> /dev/null
     if [ -n "${HPC_KEEP:-}" ]; then echo "kept: $work"; else rm -rf "$work"; fi
 }
@@ -192,6 +198,36 @@ campaign() {
     many --dry-run | grep '60 nights: 0 to be submitted'
 }
 
+daily() {
+    raw 20250115 01
+    cat > "$work/daily.conf" <<CONF
+PANACEA_NB=$work/nb
+BASERAW=$work/raw
+OUTPUT=$work/daily
+SITE=$(site daily)
+TODAY=20250118 DAYS=5
+GROUP=$(id -gn $person)
+PUBLISH=$work/published
+OPTIONS=(-s uv --until bias)
+CONF
+    printf '#!/bin/sh\nexec "%s" -m panacea_nb "$@"\n' "$python" > "$work/nb"; chmod 755 "$work/nb"
+    run() { as env -C / "$repository/runs/daily/daily.sh" "$work/daily.conf"; }
+    run | tee "$work/daily.1"
+    need grep -Eq '^submitted job [0-9]+: 20250115;' "$work/daily.1"
+    run | tee "$work/daily.2"                       # at once again: nothing is done twice
+    need grep -q '6 nights: 0 to be submitted' "$work/daily.2"
+    need wait_for 300 idle
+    run | tee "$work/daily.3"
+    need grep -q '6 nights: 0 to be submitted' "$work/daily.3"
+    need grep -q 'published .*/published/20250115' "$work/daily.3"
+    need [ -f "$work/published/20250115/index.html" ]
+    need [ "$(stat -c %a "$work/daily/LRS2/CALS")" = 2750 ]
+    rm "$work/daily/NIGHTS/20250115/work/uv/01_bias.fits"
+    run | tee "$work/daily.4"
+    need grep -q '6 nights: 1 to be submitted' "$work/daily.4"
+    need wait_for 300 idle
+}
+
 part one-node one_node
 part two-nodes two_nodes
 part image image
@@ -199,4 +235,5 @@ part pilot pilot
 part wall-time wall_time
 part kill-driver kill_driver
 part campaign campaign
+part daily daily
 closing
