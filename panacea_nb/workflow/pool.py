@@ -180,8 +180,7 @@ class ParslEngine:
         python = "python3" if inside else sys.executable
         words = [python, "-m", "parsl.executors.high_throughput.process_worker_pool"]
         if place.apart:
-            watcher = [str(place.night_dir), self._token, self._service(), str(place.scratch)]
-            words = [python, "-m", "panacea_nb.workflow.node", *watcher, *words]
+            words = self._watched(python, words)
             environment = {**processes.environment(self._token)}
             if place.scratch is not None:
                 environment["TMPDIR"] = str(place.scratch.parent)
@@ -192,6 +191,16 @@ class ParslEngine:
                 place.site.container, words, binds=place.binds, environment=environment, network=True
             )
         return shlex.join(words).replace("{", "{{{{").replace("}", "}}}}") + rest
+
+    def _watched(self, python: str, words: list[str]) -> list[str]:
+        """A command with a watcher that ends it when this driver is gone."""
+        place = self.place
+        watcher = [str(place.night_dir), self._token, self._service(), str(place.scratch)]
+        return [python, "-m", "panacea_nb.workflow.node", *watcher, *words]
+
+    def _interchange(self) -> list[str]:
+        words = [sys.executable, "-m", "parsl.executors.high_throughput.interchange"]
+        return self._watched(sys.executable, words) if self.place.apart else words
 
     def _provider(self) -> Any:
         from parsl.launchers.base import Launcher as Base
@@ -247,7 +256,7 @@ class ParslEngine:
             heartbeat_threshold=_HEARTBEAT_LOST,
             # By module, so that the environment's bin folder need not be on PATH.
             launch_cmd=self._launch_command(DEFAULT_LAUNCH_CMD.removeprefix("process_worker_pool.py")),
-            interchange_launch_cmd=[sys.executable, "-m", "parsl.executors.high_throughput.interchange"],
+            interchange_launch_cmd=self._interchange(),
             # A pool that was killed is started anew (strategy 'simple'), however often that happens.
             block_error_handler=noop_error_handler,
             provider=self._provider(),
@@ -302,10 +311,8 @@ class ParslEngine:
             return
         interchange = self._executor.interchange_proc
         lost = interchange is None or interchange.poll() is not None
-        if self.place.apart and self.place.night_dir is not None:
-            with contextlib.suppress(FileNotFoundError):
-                node.pool_file(self.place.night_dir).unlink()  # what cannot be reached sees this and ends
         if now or lost:
+            self._out_of_service()  # what cannot be reached sees this and ends
             # Whatever is running ends here; Parsl's own clean-up would wait for answers of the dead.
             if self.place.pilot:
                 self._cancel_pilots()
@@ -317,8 +324,13 @@ class ParslEngine:
         else:
             self._kernel.cleanup()
             processes.sweep(self._token)
+            self._out_of_service()
         self._kernel = self._executor = self._app = None
         self._set_environment(self._before)
+
+    def _out_of_service(self) -> None:
+        if self.place.apart and self.place.night_dir is not None:
+            node.pool_file(self.place.night_dir).unlink(missing_ok=True)
 
     def _cancel_pilots(self) -> None:
         provider = self._executor.provider
