@@ -82,6 +82,15 @@ def test_a_script_that_was_killed_itself_left_no_code_and_comes_again(tmp_path, 
     assert jobs.follow(job_in(tmp_path), "", SITE)[1] == ""
 
 
+def test_files_of_a_job_that_still_runs_are_not_taken(tmp_path):
+    first = job_in(tmp_path, job="5")
+    again = Job(first.name, first.folder, [["20250102"]], "01:00:00")
+    jobs.free_names([again], {"5": "RUNNING"})
+    assert again.name == "pnb-20250101.2"
+    jobs.free_names([first], {"6": "RUNNING"})
+    assert first.name == "pnb-20250101"
+
+
 # --- scripts ----------------------------------------------------------------------------------------------------------
 def test_the_script_can_be_read_and_run_by_hand(tmp_path):
     job = job_in(tmp_path, nodes=2)

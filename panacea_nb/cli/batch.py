@@ -51,9 +51,11 @@ def _submit_night(options: argparse.Namespace) -> int:
 
     asked, site, wall = _request(options, "")
     layout = Layout(Path(asked.output), asked.night, asked.tag)
+    active: dict[str, str] = {}
     if not options.dry_run:
         slurm.run(["sbatch", "--version"])
-        busy = jobs.busy(layout.output, asked.tag, slurm.active()).get(asked.night) or jobs.locked(layout)
+        active = slurm.active()
+        busy = jobs.busy(layout.output, asked.tag, active).get(asked.night) or jobs.locked(layout)
         if busy:
             raise SubmitError(
                 f"night {asked.night} is being reduced already ({busy}): wait, or cancel that job (scancel)"
@@ -75,6 +77,7 @@ def _submit_night(options: argparse.Namespace) -> int:
         print(jobs.script_text(made, site), end="")
         print(f"# dry run: nothing was written or submitted; the script would be {made.script}")
         return 0
+    jobs.free_names([made], active)
     jobs.write(made, site, {asked.night: asked})
     return _send([made])
 

@@ -118,19 +118,26 @@ def measure(plan: Plan, due: Iterable[str], seconds: dict[str, float]) -> tuple[
     return work, max(ends.values(), default=0.0)
 
 
-def look(definition: RunDefinition, nights: Iterable[str], *, forecast: Callable = runs.forecast) -> list[Night]:
-    """Which of the nights are due, and why; derived from products and records alone, so that it can be asked at any time."""
+def look(
+    definition: RunDefinition,
+    nights: Iterable[str],
+    *,
+    active: dict[str, str] | None = None,
+    forecast: Callable = runs.forecast,
+) -> list[Night]:
+    """Which of the nights are due, and why; derived from products and records alone, so that it can be asked at any time.
+
+    ``active`` are the user's jobs that wait or run (number -> state); Slurm is asked by default.
+    """
     output = Path(definition.output)
     seconds = stage_seconds(output)
-    active = None
+    taken = jobs.busy(output, definition.tag, _active() if active is None else active)
     found = []
     for night in nights:
         asked = replace(definition, night=night)
         layout = Layout(output, night, definition.tag)
-        if active is None:
-            active = jobs.busy(output, definition.tag, _active())
-        if night in active:
-            found.append(Night(night, f"{active[night]} is at it"))
+        if night in taken:
+            found.append(Night(night, f"{taken[night]} is at it"))
             continue
         worker = jobs.locked(layout)
         if worker:
@@ -232,11 +239,13 @@ def pack(
 
 def plan(definition: RunDefinition, nights: list[str], site: Site, *, wall: int = 0) -> Campaign:
     """What a campaign over these nights would submit now."""
-    seen = look(definition, nights)
+    active = _active()
+    seen = look(definition, nights, active=active)
     due = [night for night in seen if night.due]
     folder = Path(definition.output) / "NIGHTS" / "jobs"
     nodes = definition.nodes or site.nodes
     made = pack(due, site, folder, nodes=nodes, workers=definition.jobs, wall=wall, tag=definition.tag) if due else []
+    jobs.free_names(made, active)
     return Campaign(made, seen)
 
 

@@ -280,6 +280,22 @@ def locked(layout: Layout) -> str:
     return f"a run works on it: process {owner.pid} on {owner.host}, since {owner.began}"
 
 
+def free_names(made: list[Job], active: dict[str, str]) -> None:
+    """Give jobs names whose files belong to no job that still waits or runs: it reads them until its end."""
+    for job in made:
+        stem, number = job.name, 1
+        while _belongs(job.record, active):
+            number += 1
+            job.name = f"{stem}.{number}"
+
+
+def _belongs(record: Path, active: dict[str, str]) -> bool:
+    try:
+        return Job.load(record).job in active
+    except JobError:
+        return False
+
+
 # --- again ------------------------------------------------------------------------------------------------------------
 def follow(job: Job, state: str, site: Site | None = None) -> tuple[slurm.Decision, str]:
     """Submit a job again if it deserves it; the decision, and the new number.
