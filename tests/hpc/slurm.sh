@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Reductions through Slurm: sets up two nodes on this machine (Debian 12, as root) and proves what the documentation promises.
 #   tests/hpc/slurm.sh [PART...]        parts: one-node two-nodes image pilot wall-time kill-driver campaign daily
+#   tests/hpc/slurm.sh measure          efficiency, overhead per task, cost per night; only when asked for
 # HPC_IMAGE_DIR names the folder of the unpacked image, for the part `image`; without it the image is built with podman.
 # What else can be set stands in tests/hpc/common.sh.
 . "$(dirname "$0")/common.sh"
@@ -245,6 +246,40 @@ CONF
     need wait_for 300 idle
 }
 
+measure() {
+    local workers number night begin
+    need raw 20250115 1
+    for workers in 1 2; do
+        begin=$(date +%s.%N)
+        need nb reduce -d 20250115 -s uv --baseraw "$WORK/raw" --output "$WORK/workers$workers" --jobs $workers
+        "$python" - "$WORK/workers$workers" $workers "$begin" <<'PYTHON'
+import json, statistics, sys, time
+from pathlib import Path
+root, workers, begin = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+whole = time.time() - begin
+records = [json.loads(path.read_text()) for path in root.glob("NIGHTS/*/status/*.json")]
+busy = sum(record["wall"] for record in records)
+own = statistics.median(record["wall"] - sum(record["timing"].values()) for record in records)
+print(f"NOTE {workers} worker(s): {whole:.0f} s for {len(records)} tasks of {busy:.0f} s in all, so busy {busy / workers / whole:.0%}; "
+      f"notebooks' own overhead {own:.2f} s each (median)")
+PYTHON
+    done
+    # Very small nights: hard links of one, only its first two stages.
+    for number in 1 5 20; do
+        for night in $(seq 1 $number); do
+            night=202504$(printf %02d "$night")
+            [ -d "$WORK/many_raw/$night" ] || { as mkdir -p "$WORK/many_raw"; as cp -al "$WORK/raw/20250115" "$WORK/many_raw/$night"; }
+        done
+        begin=$SECONDS
+        need nb submit --from 20250401 --to 20250430 -s uv --until bias --baseraw "$WORK/many_raw" --output "$WORK/many$number" \
+            --site "$(site measure)"
+        need wait_for 1500 idle
+        [ "$(awk '$2 == 0' "$WORK/many$number"/NIGHTS/jobs/*.codes | wc -l)" -eq "$number" ] || return 1
+        echo "NOTE campaign of $number night(s) of two tasks: $((SECONDS - begin)) s, $(((SECONDS - begin) / number)) s a night," \
+            "$(ls "$WORK/many$number"/NIGHTS/jobs/*.out | wc -l) job(s)"
+    done
+}
+
 part one-node one_node
 part two-nodes two_nodes
 part image in_image
@@ -253,3 +288,4 @@ part wall-time wall_time
 part kill-driver kill_driver
 part campaign campaign
 part daily daily
+[[ " ${asked[*]-} " != *" measure "* ]] || part measure measure
