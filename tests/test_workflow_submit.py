@@ -306,6 +306,12 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path, capsys, monkeyp
     assert not (tmp_path / "out").exists()
     assert main([*words[:-1], "--output", str(tmp_path / "out")]) == 2
     assert "there is no sbatch here" in capsys.readouterr().err
+    words = ["submit", "--from", "20250101", "--to", "20250103", *words[3:], "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "20250102  -           no data" in told
+    assert told.endswith("3 nights: 0 to be submitted in 0 job(s), 3 left\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_sites_are_listed_and_explained(capsys):

@@ -38,7 +38,7 @@ def submit(options: argparse.Namespace) -> int:
 
     first, last = (_date(text, flag) for text, flag in ((first or last, "--from"), (last or first, "--to")))
     asked, site, wall = _request(options, first)
-    found = campaign.plan(asked, campaign.dates(first, last), site, wall=wall)
+    found = campaign.plan(asked, campaign.dates(first, last), site, wall=wall, keep=not options.dry_run)
     print(found.text())
     if options.dry_run:
         return 0
@@ -64,7 +64,12 @@ def _submit_night(options: argparse.Namespace) -> int:
     workers = asked.jobs
     if not wall and site.cores:
         # As for a campaign of one night: what it needs, not all that the queue would give.
-        seen = runs.forecast(asked, cache_dir=None)
+        seen = runs.forecast(asked)
+        if not seen.due:
+            print(
+                f"night {asked.night} is up to date as far as it can be: nothing to submit (reduce --dry-run says why)"
+            )
+            return 0
         work, chain = campaign.measure(seen.plan, seen.due, campaign.stage_seconds(layout.output))
         night = campaign.Night(asked.night, "", len(seen.due), work, chain)
         made = campaign.pack([night], site, layout.night_dir / "jobs", nodes=nodes, workers=workers, tag=asked.tag)[0]

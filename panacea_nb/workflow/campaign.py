@@ -123,14 +123,17 @@ def look(
     nights: Iterable[str],
     *,
     active: dict[str, str] | None = None,
+    keep: bool = True,
     forecast: Callable = runs.forecast,
 ) -> list[Night]:
     """Which of the nights are due, and why; derived from products and records alone, so that it can be asked at any time.
 
     ``active`` are the user's jobs that wait or run (number -> state); Slurm is asked by default.
+    ``keep`` allows to keep the index of raw frames that was made for nights without one.
     """
     output = Path(definition.output)
     seconds = stage_seconds(output)
+    index = output / "NIGHTS" / "jobs" / "index" if keep else None
     taken = jobs.busy(output, definition.tag, _active() if active is None else active)
     found = []
     for night in nights:
@@ -144,12 +147,13 @@ def look(
             found.append(Night(night, worker))
             continue
         try:
-            seen = forecast(asked, retry_failed=False, cache_dir=output / "NIGHTS" / "jobs" / "index")
+            seen = forecast(asked, retry_failed=False, cache_dir=index)
         except NothingToReduceError as error:
             found.append(Night(night, f"nothing to reduce: {_short(error)}"))
             continue
         except RequestError as error:
-            found.append(Night(night, f"no data: {_short(error)}"))
+            missing = type(error).__name__ == "MissingNightError"
+            found.append(Night(night, "no data" if missing else f"not possible: {_short(error)}"))
             continue
         due = seen.due
         if not due:
@@ -237,10 +241,10 @@ def pack(
     return made
 
 
-def plan(definition: RunDefinition, nights: list[str], site: Site, *, wall: int = 0) -> Campaign:
-    """What a campaign over these nights would submit now."""
+def plan(definition: RunDefinition, nights: list[str], site: Site, *, wall: int = 0, keep: bool = True) -> Campaign:
+    """What a campaign over these nights would submit now; ``keep`` as for `look`."""
     active = _active()
-    seen = look(definition, nights, active=active)
+    seen = look(definition, nights, active=active, keep=keep)
     due = [night for night in seen if night.due]
     folder = Path(definition.output) / "NIGHTS" / "jobs"
     nodes = definition.nodes or site.nodes
