@@ -75,7 +75,7 @@ begin() {
     trap finish EXIT
     trap 'exit 130' INT TERM HUP
     mkdir -p "$HPC_CACHE"
-    WORK=$(mktemp -d /tmp/pnb-hpc.XXXXXX)
+    WORK=$(mktemp -d /tmp/panacea_hpc.XXXXXX)
     chmod 755 "$WORK"
     mkdir "$WORK/log"
     umask 022
