@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -194,3 +196,22 @@ def test_charliecloud_gets_the_places_of_its_binds(program, folder, tmp_path):
     check(Container("charliecloud", str(folder)), [f"{tmp_path}:/work/deep", f"{tmp_path}:/tmp/x"])
     assert (folder / "work/deep").is_dir()
     assert not (folder / "tmp").exists()  # the host's is there
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "says"),
+    [
+        ("image", {}, "Neither docker nor podman is installed here and answers"),
+        ("test", {"ENGINE": "podman"}, "ENGINE=podman is not installed or does not answer"),
+        ("sif", {}, "no program 'apptainer' here"),
+    ],
+)
+def test_building_without_an_engine_says_what_to_do(task, settings, says, tmp_path):
+    for name in ("sh", "basename", "dirname", "tr"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    script = Path(__file__).parents[1] / "containers" / "build.sh"
+    done = subprocess.run(
+        [str(script), task], env={"PATH": str(tmp_path), **settings}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert says in done.stderr

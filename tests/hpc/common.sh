@@ -1,5 +1,6 @@
 # What the checks of this folder share; sourced by them. They need a Debian 12 machine of their own, as root: they install
-# packages and make users and mounts. What takes long to make is kept in $HPC_CACHE, everything else is undone at the end.
+# packages and make users and mounts. What takes long to make is kept in $HPC_CACHE (4 GB; remove it as you like), everything
+# else but the packages is undone at the end.
 #
 # HPC_CACHE       folder for what is kept (/var/tmp/panacea_nb-hpc)
 # HPC_BIN         bin folder of an environment with the packages of requirements.lock; default: .venv/bin, made by make install
@@ -75,11 +76,12 @@ begin() {
     trap finish EXIT
     trap 'exit 130' INT TERM HUP
     mkdir -p "$HPC_CACHE"
-    WORK=$(mktemp -d /tmp/pnb-hpc.XXXXXX)
+    WORK=$(mktemp -d /tmp/panacea_hpc.XXXXXX)
     chmod 755 "$WORK"
     mkdir "$WORK/log"
     umask 022
     export PYTHONPATH=$REPO PYTHONDONTWRITEBYTECODE=1
+    export CONTAINERS_CONF=$WORK/containers.conf CONTAINERS_STORAGE_CONF=$WORK/storage.conf
     unset PANACEA_NB_IMAGE_DIGEST
 }
 
@@ -128,8 +130,14 @@ engines() {
 	runtime = "runc"
 	cgroup_manager = "cgroupfs"
 	CONF
+    # Images of these checks are kept with the rest and touch nobody else's.
+    cat >"$WORK/storage.conf" <<-CONF
+	[storage]
+	driver = "overlay"
+	graphroot = "$HPC_CACHE/storage"
+	runroot = "$WORK/storage"
+	CONF
 }
-export CONTAINERS_CONF=
 
 # The stand-in for a base image from a registry: Debian with Python and its venv module.
 base_image() {

@@ -99,7 +99,9 @@ def compare_fits(one: Path, two: Path, tolerance: float) -> float:
                 ratio = np.where(apart > 0, apart / np.maximum(sigma, np.finfo(float).tiny), 0.0)
                 worst = max(worst, float(ratio.max()))
                 if worst > tolerance:
-                    raise Differ(f"{name}: up to {ratio.max():.2g} sigma, {np.sum(ratio > tolerance)} of {a.size} values")
+                    raise Differ(
+                        f"{name}: up to {ratio.max():.2g} sigma, {np.sum(ratio > tolerance)} of {a.size} values"
+                    )
     return worst
 
 
@@ -144,7 +146,9 @@ def main() -> int:
     if not first:
         problems.append(f"no products under {options.runs}")
     ended, other = verdicts(options.runs), verdicts(options.other)
-    problems += [f"{k}: {ended.get(k)} and {other.get(k)}" for k in sorted(ended | other) if ended.get(k) != other.get(k)]
+    problems += [
+        f"{k}: {ended.get(k)} and {other.get(k)}" for k in sorted(ended | other) if ended.get(k) != other.get(k)
+    ]
     identical, worst = 0, 0.0
     for name in sorted(first.keys() & second.keys()):
         if content_digest(first[name]) == content_digest(second[name]):

@@ -120,8 +120,9 @@ sif() {
     mkdir -p "$WORK/aptmp" && chmod 1777 "$WORK/aptmp"
     cp "$REPO/containers/panacea_nb.def" "$WORK/" && rm -f "$WORK/panacea-nb.tar" "$WORK"/*.sif
     podman save --format docker-archive -o "$WORK/panacea-nb.tar" $IMAGE && chmod 644 "$WORK/panacea-nb.tar" && out sif $HPC_UID || return
-    # As root only to unpack the image as it is; a definition is built by a plain user just as well (--fakeroot).
-    chroot "$SID" env TMPDIR=/w/aptmp sh -c 'cd /w && apptainer build sif/panacea-nb.sif panacea_nb.def' || return
+    # Root in a chroot may build but not run: %test comes later, as a plain user.
+    chroot "$SID" env TMPDIR=/w/aptmp sh -c 'cd /w && apptainer build --notest sif/panacea-nb.sif panacea_nb.def' || return
+    chown -R $HPC_UID "$WORK/sif"
     rm "$WORK/panacea-nb.tar"
     echo "NOTE $(du -h "$WORK/sif/panacea-nb.sif" | cut -f 1) as a .sif, from $(podman image inspect --format '{{.Size}}' $IMAGE | numfmt --to=iec) unpacked"
 }
