@@ -63,9 +63,10 @@ raw() {  # raw DATE SEED: a simulated night
 }
 reference() {  # the night without Slurm, once
     need raw 20250115 1
-    [ -f "$WORK/reference/done" ] || {
-        nb reduce -d 20250115 -s uv --baseraw "$WORK/raw" --output "$WORK/reference" --jobs 2
-        as touch "$WORK/reference/done"
+    [ -f "$WORK/reference.seconds" ] || {
+        local begin=$SECONDS
+        nb reduce -d 20250115 -s uv --baseraw "$WORK/raw" --output "$WORK/reference" --jobs 2 &&
+            echo $((SECONDS - begin)) > "$WORK/reference.seconds"
     }
 }
 send() { nb submit -d 20250115 -s uv --baseraw "$WORK/raw" "$@"; }
@@ -150,10 +151,11 @@ pilot() {
 wall_time() {
     need reference
     # Warned: it ends itself in time, and its own last line submits it again.
-    # It does so five times at most; on a slow machine that is not enough for jobs of a minute, and the command is given again.
-    local round
-    for round in 1 2 3; do
-        need send --site "$(site short 'grace: 20')" --time 00:01:00 --output "$WORK/short"
+    # The wall time, in whole minutes, is too short for the night and long enough to get on with it, on this machine.
+    local round minutes; minutes=$(($(cat "$WORK/reference.seconds") * 7 / 600))
+    minutes=$((minutes < 1 ? 1 : minutes > 9 ? 9 : minutes))
+    for round in 1 2; do
+        need send --site "$(site short 'grace: 20')" --time 00:0$minutes:00 --output "$WORK/short"
         need wait_for 900 idle
         [ "$(code_of "$(jobs_of "$WORK/short")")" != 0 ] || break
     done
@@ -162,19 +164,18 @@ wall_time() {
     need [ "$(code_of "$(jobs_of "$WORK/short")")" = 0 ]
     same "$WORK/short"
     # Not warned: Slurm kills it; looked after by hand (or by cron).
-    need send --site "$(site hard 'grace: 20')" --time 00:01:00 --output "$WORK/hard" --dry-run > "$WORK/hard.txt"
-    need send --site "$(site hard 'grace: 20')" --time 00:01:00 --output "$WORK/hard"
+    need send --site "$(site hard 'grace: 20')" --time 00:0$minutes:00 --output "$WORK/hard"
     scancel --user=$person; need wait_for 60 idle
     sed -i '/--signal/d' "$(jobs_of "$WORK/hard")"/*.sh
     local number; number=$(as sbatch --parsable "$(jobs_of "$WORK/hard")"/*.sh)
     sed -i "s/\"job\": \"[0-9]*\"/\"job\": \"$number\"/" "$(jobs_of "$WORK/hard")"/*.json
-    need wait_for 200 idle
+    need wait_for 600 idle
     need grep -q 'JobState=TIMEOUT' <(scontrol show job "$number")
     for round in 1 2 3 4 5; do
         nb submit --resume --output "$WORK/hard" | tee "$WORK/hard.resume"
         grep -q 'submitted again' "$WORK/hard.resume" || break
-        sed -i 's/--time=.*/--time=00:05:00/' "$(jobs_of "$WORK/hard")"/*.sh
-        need wait_for 400 idle
+        sed -i 's/--time=.*/--time=00:10:00/' "$(jobs_of "$WORK/hard")"/*.sh
+        need wait_for 600 idle
     done
     need [ "$(code_of "$(jobs_of "$WORK/hard")")" = 0 ]
     same "$WORK/hard"
