@@ -10,6 +10,11 @@ ARGS      ?=
 SEEDS     ?=
 BROWSER_TEST_ROOT ?=
 SCENARIO  ?=
+ENGINE    ?=
+IMAGE     ?= panacea-nb
+IMAGE_ARGS ?=
+WHEELHOUSE ?=
+SIF       ?= panacea-nb.sif
 DEMO      := runs/demo
 DEMO_DATE := 20250115
 
@@ -25,14 +30,16 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-com
 IN_VENV := export PATH="$(abspath $(BIN)):$$PATH";
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser-test benchmark fault-test audit lint reduce report lab check-raw lock clean
+.PHONY: help install demo test browser-test benchmark fault-test audit lint reduce report lab check-raw image image-lab image-test \
+    sif hpc-test lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@echo "panacea_nb: LRS2 data reduction as executed notebooks. Targets:"; echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST); echo
 	@echo "Settings, given as NAME=value: DATE BASERAW SIDES OUTPUT ARGS (reduce, report, check-raw), PYTHON VENV (install),"
-	@echo "SEEDS SCENARIO SIDES STRESS=1 README=1 (benchmark; more with ARGS=--help)"
+	@echo "SEEDS SCENARIO SIDES STRESS=1 README=1 (benchmark; more with ARGS=--help),"
+	@echo "ENGINE IMAGE IMAGE_ARGS WHEELHOUSE SIF (image, image-lab, image-test, sif; containers/README.md explains them)"
 
 install: $(RUN) ## make .venv with panacea-nb in it (Python 3.11 or newer)
 
@@ -98,6 +105,24 @@ check-raw: $(RUN) ## inspect a real mirror and reduce one exposure of it: make c
 	echo "Night $$date of $(BASERAW)"; \
 	panacea-nb inspect -d $$date --baseraw '$(BASERAW)' && \
 	panacea-nb reduce -d $$date -s $(SIDES) --baseraw '$(BASERAW)' --output '$(OUTPUT)/check-raw' --first $(ARGS)
+
+# Everything about images: what it needs, it finds or says (containers/build.sh).
+BUILD_IMAGE = @ENGINE='$(ENGINE)' IMAGE='$(IMAGE)' IMAGE_ARGS='$(IMAGE_ARGS)' WHEELHOUSE='$(WHEELHOUSE)' SIF='$(SIF)' containers/build.sh
+
+image: ## build the container image panacea-nb with docker or podman (ENGINE= names one)
+	$(BUILD_IMAGE) image
+
+image-lab: ## build the image panacea-nb-lab, with JupyterLab in it
+	$(BUILD_IMAGE) lab
+
+image-test: ## check the image: packages as in the lock, read-only, any user; and run quick tests in it
+	$(BUILD_IMAGE) test
+
+sif: ## make the Apptainer image panacea-nb.sif of it
+	$(BUILD_IMAGE) sif
+
+hpc-test: ## test images and batch systems, on a Debian 12 machine of its own, as root
+	@code=0; for script in tests/hpc/containers.sh tests/hpc/slurm.sh; do [ ! -f $$script ] || bash $$script || code=1; done; exit $$code
 
 lock: ## write the lock files again from pyproject.toml (maintainers; needs uv)
 	@for extra in '' dev lab; do \

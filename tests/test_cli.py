@@ -14,6 +14,7 @@ import toy_workflow as toy
 
 from panacea_nb.cli import commands, main, parser
 from panacea_nb.errors import PanaceaError, RequestError
+from panacea_nb.products import image
 from panacea_nb.workflow import runs
 from panacea_nb.workflow.driver import Outcome
 from panacea_nb.workflow.rundef import RunDefinition
@@ -196,6 +197,17 @@ def test_lab_listens_on_this_machine_only(monkeypatch, tmp_path):
         [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={tmp_path}", "--no-browser"]
     ]
     assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(CHECKOUT), "/before"]
+
+
+def test_lab_listens_to_its_container_only_in_one(monkeypatch, tmp_path, capsys):
+    called = []
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(commands.os, "execv", lambda program, command: called.append(command))
+    monkeypatch.setattr(image, "MARKER", tmp_path / "marker")
+    assert "open JupyterLab to the whole network" in refused(capsys, "lab", "--container")
+    (tmp_path / "marker").touch()
+    main(["lab", "--container", "--folder", str(tmp_path)])
+    assert called[0][3:] == ["--ip=0.0.0.0", "--no-browser", f"--ServerApp.root_dir={tmp_path}"]
 
 
 @pytest.mark.parametrize("command", ["", "simulate", "inspect", "reduce", "status", "report", "lab"])

@@ -255,11 +255,16 @@ def test_provenance_says_what_went_in():
     assert "FALLBK2" not in cards
 
 
-def test_image_digest_is_told_by_the_launcher(monkeypatch):
+def test_image_digest_is_told_by_the_launcher(monkeypatch, tmp_path):
+    from panacea_nb.products import image
+
     def digest():
         return {n: v for n, v, _ in provenance_cards("05", "", [], {}, {})}["IMGDIGST"]
 
     monkeypatch.delenv("PANACEA_NB_IMAGE_DIGEST", raising=False)
+    monkeypatch.setattr(image, "MARKER", tmp_path / "marker")
+    assert digest() == "none"
+    (tmp_path / "marker").touch()
     assert digest() == "unknown"
     monkeypatch.setenv("PANACEA_NB_IMAGE_DIGEST", "sha256:abc")
     assert digest() == "sha256:abc"

@@ -60,7 +60,7 @@ def test_in_a_workflow_products_wait_in_the_staging_folder(task, tmp_path, monke
     ]  # fmt: skip
     assert result["metrics"][2]["value"] is None
     assert result["timing"]["compute"] >= 0
-    assert {"panacea_nb", "python", "numpy", "scipy", "astropy"} <= set(result["versions"])
+    assert {"panacea_nb", "python", "numpy", "scipy", "astropy", "image"} <= set(result["versions"])
     printed = capsys.readouterr().out
     assert "source found" in printed
     assert "05_extract: fail; 1 file(s) written" in printed

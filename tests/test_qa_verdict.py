@@ -7,6 +7,7 @@ import math
 import pytest
 
 from panacea_nb.instrument import CHANNELS
+from panacea_nb.products import image
 from panacea_nb.qa import verdict
 from panacea_nb.qa.verdict import GateError, judge, thresholds
 
@@ -102,6 +103,18 @@ def test_rows_say_value_unit_limit_and_reason():
 def test_metric_without_limits_is_an_error():
     with pytest.raises(KeyError):
         judge("stage", {"unheard": 1.0})
+
+
+def test_an_image_that_nobody_named_is_a_warning(monkeypatch, tmp_path):
+    monkeypatch.delenv(image.VARIABLE, raising=False)
+    monkeypatch.setattr(image, "MARKER", tmp_path / "marker")
+    assert judge("stage", {"high": 0.1}).overall == "pass"
+    (tmp_path / "marker").touch()
+    judged = judge("stage", {"high": 0.1})
+    assert judged.overall == "warn"
+    assert image.VARIABLE in judged.rows()[-1]["reason"]
+    monkeypatch.setenv(image.VARIABLE, "sha256:abc")
+    assert judge("stage", {"high": 0.1}).overall == "pass"
 
 
 def test_shown_in_a_notebook():

@@ -70,6 +70,7 @@ def test_a_run_leaves_products_notebooks_records_and_its_definition(first):
     assert list(record.products) == [f"LRS2/CALS/{LEAVES[0]}.txt"]
     notebook = notebook_of(out, LEAVES[0])
     assert notebook["metadata"]["panacea_nb"]["state"] == "succeeded"
+    assert notebook["metadata"]["panacea_nb"]["image"] == "none"
     assert [cell["metadata"]["papermill"]["status"] for cell in notebook["cells"]] == ["completed"] * 6
     night = out / "NIGHTS" / toy.TOY_NIGHT
     assert "wavelength_bin: 10.0" in (night / "run.yaml").read_text()

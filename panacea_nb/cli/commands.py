@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from ..workflow import rundef
 from ..workflow.rundef import DefinitionError, RunDefinition
+from .batch import sites, submit
+
+__all__ = ["inspect", "lab", "reduce", "report", "simulate", "sites", "status", "submit"]
 
 if TYPE_CHECKING:
     from ..products.layout import Layout
@@ -200,8 +203,14 @@ def trends(options: argparse.Namespace) -> int:
 
 
 def lab(options: argparse.Namespace) -> int:
-    """``panacea-nb lab``: JupyterLab on the notebooks, on this machine's own address only."""
+    """``panacea-nb lab``: JupyterLab on the notebooks, on this machine's (or this container's) own addresses only."""
+    from ..products import image
     from ..workflow import processes
+
+    if options.container and not image.inside():
+        raise DefinitionError(
+            "--container is for a container with a network of its own; here it would open JupyterLab to the whole network"
+        )
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise LabMissingError(
@@ -213,7 +222,8 @@ def lab(options: argparse.Namespace) -> int:
     # Made visible to the kernels, which start in the notebooks' folder, also where the package is not installed.
     os.environ["PYTHONPATH"] = processes.python_path()
     sys.stdout.flush()
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}", *options.extra]
+    place = ["--ip=0.0.0.0", "--no-browser"] if options.container else ["--ip=127.0.0.1"]
+    command = [sys.executable, "-m", "jupyterlab", *place, f"--ServerApp.root_dir={folder}", *options.extra]
     os.execv(sys.executable, command)
 
 

@@ -31,8 +31,21 @@ examples:
   panacea-nb reduce -d 20260115 --dry-run
   panacea-nb reduce -d 20260115 --redo sky
   panacea-nb reduce --config run.yaml --jobs 8
+  panacea-nb reduce -d 20260115 --site tacc-lonestar6      on a compute node (idev)
 
 A stage is named by its number, its word or both: 06, sky, 06_sky.""",
+    "submit": """\
+examples:
+  panacea-nb submit -d 20260115 --site tacc-lonestar6 --output $SCRATCH/lrs2
+  panacea-nb submit -d 20260115 -o HD_19445 --site my-cluster.yaml --nodes 2 --dry-run
+  panacea-nb submit --from 20260101 --to 20260131 --site tacc-lonestar6 --dry-run
+  panacea-nb submit --resume           look after all jobs here: submit again what was cut short
+
+A range skips nights that are up to date, without data, or in a job already; the same command again goes on.""",
+    "sites": """\
+examples:
+  panacea-nb sites                     all sites
+  panacea-nb sites tacc-lonestar6      what it says and what follows""",
     "inspect": """\
 example:
   panacea-nb inspect -d 20260115 -s orange --baseraw /data/LRS2""",
@@ -61,7 +74,8 @@ example:
     "lab": """\
 examples:
   panacea-nb lab                       opens the notebooks in the browser
-  panacea-nb lab -- --no-browser --port 9999""",
+  panacea-nb lab -- --no-browser --port 9999
+  panacea-nb lab --container           in docker or podman, the port published on 127.0.0.1 only""",
     "simulate": """\
 example:
   panacea-nb simulate raw --date 20250115 --seed 1 --sides uv,orange""",
@@ -96,6 +110,8 @@ def make_parser(asked: Sequence[str]) -> argparse.ArgumentParser:
         ("simulate", "make a raw night with known truth", _simulate_options),
         ("inspect", "list a raw night and the calibrations that serve it", _inspect_options),
         ("reduce", "reduce a night", _reduce_options),
+        ("submit", "submit batch jobs that reduce a night or many", _submit_options),
+        ("sites", "list where reductions can run, or explain one", _sites_options),
         ("status", "show what became of every task of a night", _status_options),
         ("verify", "check every file of a run against its record", _verify_options),
         ("report", "build the report of a night, or one page of it as one file", _report_options),
@@ -162,6 +178,25 @@ def _reduce_options(parser: argparse.ArgumentParser) -> None:
     _definition_options(parser, everything)
 
 
+def _submit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="first_night", metavar="DATE", help="first night of a range, YYYYMMDD")
+    parser.add_argument("--to", dest="last_night", metavar="DATE", help="last night of a range, YYYYMMDD")
+    parser.add_argument(
+        "--time", metavar="HH:MM:SS", help="wall time of a job, at most (default: as estimated, up to the site's)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="submit again the jobs under --output that deserve it (a time limit, a lost node)",
+    )
+    parser.add_argument("--follow", metavar="JOB.json", help=argparse.SUPPRESS)  # the last line of a batch script
+    _reduce_options(parser)
+
+
+def _sites_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("site", nargs="?", metavar="NAME|FILE.yaml", help="explain this site")
+
+
 def _inspect_options(parser: argparse.ArgumentParser) -> None:
     _definition_options(parser, ["night", "sides", "baseraw", "use_flat", "cal_dates", "exclude"])
 
@@ -215,5 +250,11 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
         "--folder",
         metavar="DIR",
         help="folder to open (default: notebooks/ of the checkout; without one, copies of them in ./notebooks)",
+    )
+    parser.add_argument(
+        "--container",
+        action="store_true",
+        help="in a container with a network of its own: listen on all addresses of it, with a token; publish the port on "
+        "127.0.0.1 only, as containers/README.md shows",
     )
     parser.add_argument("extra", nargs="*", metavar="OPTION", help="further options for JupyterLab, after --")

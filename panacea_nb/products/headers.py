@@ -19,6 +19,7 @@ from ..decisions import Decision
 from ..instrument import ZENITH_DISTANCE
 from ..reduce.astrometry import Pointing, image_wcs
 from ..reduce.maskbits import DESCRIPTIONS, DQ
+from . import image
 
 # Cards of one amplifier's detector frame that say nothing of a channel's product.
 _DROPPED = frozenset(
@@ -84,7 +85,7 @@ def provenance_cards(
         ("PNBSTAGE", stage, "stage that wrote this file"),
         ("NBPATH", notebook, "executed notebook, from the output root"),
         ("NBHASH", os.environ.get("PANACEA_NB_NOTEBOOK_HASH", "by hand")[:16], "source of the notebook, sha256"),
-        ("IMGDIGST", os.environ.get("PANACEA_NB_IMAGE_DIGEST", "unknown"), "container image, told by the launcher"),
+        ("IMGDIGST", image.digest(), "container image, told by the launcher"),
         ("DATE-RED", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "UTC at which this file was written"),
     ]
     for i, (name, digest) in enumerate(sorted(inputs.items()), start=1):

@@ -23,6 +23,7 @@ from astropy.table import Table
 from .. import __version__
 from ..decisions import Decision
 from ..errors import PanaceaError
+from . import image
 from .digest import content_digest
 from .layout import Layout
 from .write import write_bytes, write_fits
@@ -168,7 +169,7 @@ class Task:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes here, for the provenance of a result."""
+    """Versions of what computes here, and the image it runs in, for the provenance of a result."""
     import astropy
     import scipy
 
@@ -178,6 +179,7 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "astropy": astropy.__version__,
+        "image": image.digest(),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ..errors import PanaceaError
+from ..products import image
 
 ORDER = ("pass", "warn", "fail")
 
@@ -109,7 +110,7 @@ def _judge(name: str, value: float, rule: dict[str, Any], lenient: bool) -> Judg
 
 
 def judge(stage: str, metrics: dict[str, float], *, channel: str | None = None, lenient: bool = False) -> Verdict:
-    """Compare metrics with the limits of a stage.
+    """Compare metrics with the limits of a stage; a container image that is not known is a warning of every stage.
 
     Parameters
     ----------
@@ -132,4 +133,6 @@ def judge(stage: str, metrics: dict[str, float], *, channel: str | None = None, 
         rule = dict(table[name])
         rule.update(rule.get("channels", {}).get(channel, {}))
         judged.append(_judge(name, value, rule, lenient))
+    if image.digest() == image.UNKNOWN:
+        judged.append(Judged("image_unknown", 1.0, "", "warn", "pass at most 0", image.REASON, False))
     return Verdict(stage, tuple(judged))

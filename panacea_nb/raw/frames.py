@@ -19,6 +19,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from ..decisions import Decision
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS, N_COLUMNS, OVERSCAN, find_standard
+from ..nearby import nearest
 from .headers import STRUCTURE, Cards, DamagedHeaderError, number, parse_cards, read_header_block
 from .names import AMPLIFIERS, IFU_SLOTS, clean_text
 
@@ -250,7 +251,7 @@ class RawAmplifier:
 
 def _read_bytes(record: FrameRecord) -> bytes:
     try:
-        with open(record.container[0], "rb") as stream:
+        with open(nearest(record.container[0]), "rb") as stream:
             stream.seek(record.offset)
             content = stream.read(record.size)
     except OSError as error:

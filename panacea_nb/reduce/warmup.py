@@ -7,6 +7,9 @@ written to afterwards.  In a process that has called `warm_up` nothing is compil
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline, tridiagonal
@@ -52,12 +55,20 @@ def warm_up() -> None:
 
 def compiled() -> dict[str, int]:
     """Number of signatures that each compiled function has in this process."""
-    found = {}
+    return {name: len(function.signatures) for name, function in functions()}
+
+
+def compiled_here() -> list[str]:
+    """Functions of which this process had to compile something because it was in no cache."""
+    return [name for name, function in functions() if sum(function.stats.cache_misses.values())]
+
+
+def functions() -> Iterator[tuple[str, Any]]:
+    """Every compiled function with its full name."""
     for module in MODULES:
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and value.py_func.__module__ == module.__name__:
-                found[f"{module.__name__}.{name}"] = len(value.signatures)
-    return found
+                yield f"{module.__name__}.{name}", value
 
 
 if __name__ == "__main__":

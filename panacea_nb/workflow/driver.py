@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import heapq
-import importlib.util
 import logging
+import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +19,13 @@ from typing import Any, TextIO
 
 from ..errors import PanaceaError
 from ..products.layout import Layout
+from . import closing, files, progress, staging, status
 from . import engine as engines
-from . import files, processes, progress, status
 from .fingerprint import UP_TO_DATE, DigestCache, Fingerprint, Fingerprinter
 from .graph import Plan, Task, text_digest
-from .lock import Owner, process_start
+from .lock import Owner, is_local, process_start
 from .plan import build
+from .pool import Place
 from .rundef import RunDefinition
 from .stages import STAGES, Stage
 from .status import Record, State
@@ -36,7 +35,10 @@ DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 3  # exit codes
 _ENGINE_STARTS = 3  # how often a dead engine is replaced in one run
 _CHECK_PERIOD = 2.0  # s between two looks at the workers
 _LOST_AFTER = 15.0  # s after which a dead worker must have been noticed: Parsl needs 10
-_START_WITHIN = 180.0  # s in which a task must be taken up by a worker of this machine
+_START_WITHIN = 180.0  # s in which a task must be taken up by a worker, where the engine does not say
+_OUT_OF_SIGHT = 300.0  # s after its time limit when a task of a worker that cannot be asked counts as lost
+GRACE_VARIABLE = "PANACEA_NB_GRACE"
+_GRACE = 60.0  # s that running tasks may take to end after SIGUSR1, where the environment does not say
 
 Planner = Callable[..., Plan]
 
@@ -90,7 +92,9 @@ class Driver:
         owner: Owner,
         scratch: Path,
         settings: Settings,
+        place: Place | None = None,
     ) -> None:
+        self.place = place or Place()
         self.definition, self.layout, self.plan, self.forced = definition, layout, plan, forced
         self.owner, self.scratch, self.settings = owner, scratch, settings
         self.log = progress.RunLog(layout.log_dir / "reduce.log", settings.console)
@@ -109,6 +113,7 @@ class Driver:
         self.checked = time.monotonic()
         self.missed: dict[str, float] = {}  # tasks whose worker is dead -> since when
         self.stop_signal = 0
+        self.deadline = math.inf  # of a graceful end
         self.levels = plan.levels()
         self.order = {name: number for number, name in enumerate(plan.tasks)}
 
@@ -148,7 +153,7 @@ class Driver:
                 fresh = Record(task.id, task.stage.name, parameters=task.parameters, notebook=self._relative(task))
                 fresh.claims = list(record.claims) if record else []
                 status.write(layout.status_dir, fresh, durable=False)
-        self.engine = engines.make(self.definition.jobs, self.owner.token, self._parsl_dir())
+        self.engine = engines.make(self.definition.jobs, self.owner.token, self._parsl_dir(), self.place)
         self.clock = progress.Clock(known.values(), self.engine.slots)
         self.log(
             f"night {layout.night}{f' ({layout.tag})' if layout.tag else ''}: {len(self.plan.tasks)} tasks, "
@@ -165,17 +170,19 @@ class Driver:
         """Parsl's files lie with the night's, reached by a link: Parsl hands the path to a shell without quotes."""
         place = self.layout.work_dir / "parsl"
         place.mkdir(parents=True, exist_ok=True)
+        if self.place.spread:
+            return place  # a link in this node's scratch would lead nowhere on the others
         link = self.scratch / "parsl"
         link.symlink_to(place)
         return link
 
     def _work(self, chosen: Callable[[Task], bool]) -> None:
-        """Run the chosen ones of the waiting tasks until all of them have ended."""
-        while not self.stop_signal:
+        """Run the chosen ones of the waiting tasks until all of them have ended; none is begun once the run is to end."""
+        while not self.stop_signal or time.monotonic() < self.deadline:
             self._settle(chosen)
             self._submit()
             if not self.running:
-                if not self.ready:
+                if self.stop_signal or not self.ready:
                     return
                 continue
             done, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -220,6 +227,8 @@ class Driver:
         upstream = {need: self.records[need].products for need in (*task.needs, *hoped)}
         upstream |= {name: products for name, (_, products) in task.earlier.items()}
         extra = records_digest(self.layout.status_dir, task.id) if task.stage.last else ""
+        for note in staging.stage(staging.archives(task.frames)):
+            self.log(f"note: {note}", quiet=True)
         try:
             fingerprint = self.prints.compute(task, upstream, extra)
             reason = self.prints.reason(task, fingerprint, status.last_success(known))
@@ -266,6 +275,9 @@ class Driver:
             scratch=str(self.scratch),
             timeout=task.stage.timeout,
             overwrite=self.definition.overwrite,
+            raw=list(staging.archives(task.frames)) if self.place.site.staging else [],
+            node_local=self.place.site.staging,
+            code="" if self.settings.code else self.prints.code,
         )
 
     def _relative(self, task: Task) -> str:
@@ -389,26 +401,35 @@ class Driver:
         for task in self.running.values():
             record = status.read(self.layout.status_dir, task.id)
             taken = record is not None and record.run == self.owner.token
-            if taken and not (record.host == self.owner.host and process_start(record.pid) is None):
+            seen = taken and is_local(record.host, record.space)
+            if taken and not (seen and process_start(record.pid) is None):
                 self.missed.pop(task.id, None)
-                continue
+                # A worker elsewhere cannot be asked: Parsl hears its pool's heartbeat, and no task outlives its limit.
+                if seen or now - self.since[task.id] < task.stage.timeout + _OUT_OF_SIGHT:
+                    continue
             since = self.missed.setdefault(task.id, now) if taken else self.since[task.id]
-            if now - since > (_LOST_AFTER if taken else _START_WITHIN):
+            if now - since > (_LOST_AFTER if taken else getattr(self.engine, "start_within", _START_WITHIN)):
                 raise engines.EngineLostError(f"{task.id} has no worker any more" if taken else "no worker takes tasks")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C, SIGTERM and a closed terminal end the run in order; a second Ctrl-C ends it at once."""
+        """Ctrl-C, SIGTERM and a closed terminal end the run in order; a second Ctrl-C ends it at once.
+
+        SIGUSR1 is the batch system's warning: running tasks may end within the grace (``PANACEA_NB_GRACE``, s).
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def heard(number: int, _frame: object) -> None:
-            if self.stop_signal:
+            if self.stop_signal not in (0, signal.SIGUSR1):
                 raise KeyboardInterrupt
+            if number == signal.SIGUSR1 == self.stop_signal:
+                return
             self.stop_signal = number
+            self.deadline = time.monotonic() + (_grace() if number == signal.SIGUSR1 else 0.0)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         # One that is ignored stays so: that is how nohup and shells keep a run going.
         heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, heard) for number in heeded}
@@ -420,37 +441,13 @@ class Driver:
 
     # --- the end ------------------------------------------------------------------------------------------------------
     def _report(self) -> Path | None:
-        """Build the report in a process of its own: it may need much memory, and cannot take the run down with it."""
-        if not self.settings.report or importlib.util.find_spec("panacea_nb.report") is None:
+        if not self.settings.report:
             return None
-        command = [
-            sys.executable,
-            "-m",
-            "panacea_nb",
-            "report",
-            "-d",
-            self.layout.night,
-            "--output",
-            str(self.layout.output),
-        ]
-        command += ["--tag", self.layout.tag] if self.layout.tag else []
-        environment = {**processes.environment(self.owner.token), "PYTHONPATH": processes.python_path()}
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-        ) as process:
-            while True:
-                try:
-                    _, problem = process.communicate(timeout=0.3)
-                    break
-                except subprocess.TimeoutExpired:
-                    if self.stop_signal:
-                        process.kill()
-        page = self.layout.report_dir / "index.html"
-        if process.returncode == 0 and page.is_file():
-            return page
-        last = problem.strip().splitlines()[-1:] or ["no reason given"]
-        self.log(f"the report could not be built: {last[0]}", logging.ERROR)
-        return None
+        try:
+            return closing.build_report(self.layout, self.owner.token, lambda: bool(self.stop_signal))
+        except closing.ReportError as error:
+            self.log(str(error), logging.ERROR)
+            return None
 
     def _end(self, seconds: float, report: Path | None) -> Outcome:
         if self.log.bar is not None:
@@ -481,6 +478,13 @@ class Driver:
             return INTERRUPTED
         complete = all(record.state is State.SUCCEEDED for record in records)
         return DONE if complete and not self.plan.problems else INCOMPLETE
+
+
+def _grace() -> float:
+    try:
+        return float(os.environ.get(GRACE_VARIABLE, ""))
+    except ValueError:
+        return _GRACE
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
+import stat as stat_bits
 from pathlib import Path
 from typing import Any
 
 # What a file system says when it cannot do the thing at all (network and in-memory ones), as opposed to failing at it.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
+
+_BLOCK = 1 << 24  # bytes copied in one go
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,17 +83,65 @@ def move(source: Path, target: Path) -> None:
     Where the output root spans file systems (a programme's folder may be a link), the file is copied beside its
     target first, so that the last step is still a rename.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
+    group = shared_group(target.parent)
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            leftover.unlink()  # of a copy that was killed
     try:
+        _share(source, group)
         os.replace(source, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         part = target.parent / f".{target.name}.{os.getpid()}.part"
-        shutil.copy2(source, part)
+        with source.open("rb") as stream, part.open("wb") as made:
+            shutil.copyfileobj(stream, made, _BLOCK)
+        _share(part, group)
         sync_file(part)
         os.replace(part, target)
         source.unlink()
+
+
+def shared_group(folder: Path) -> int | None:
+    """The group that a folder hands on to what is put into it (setgid); None where it hands on none."""
+    stat = folder.stat()
+    return stat.st_gid if stat.st_mode & stat_bits.S_ISGID else None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; below one that hands on its group only that group may look into new ones."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    group = shared_group(folder)
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        if group is not None:
+            with contextlib.suppress(OSError):  # another process has made it, and does so too
+                os.chown(new, -1, group)
+                new.chmod(0o2750)
+
+
+def _share(path: Path, group: int | None) -> None:
+    """Let the group that a folder hands on read a file that is about to be moved there."""
+    if group is not None:
+        os.chown(path, -1, group)
+        path.chmod(0o640)
+
+
+def hand_on(folder: Path, group: int) -> None:
+    """Have a folder hand on a group to everything that is put into it from now on.
+
+    Raises
+    ------
+    OSError
+        If the folder belongs to somebody else, or its owner is not in the group.
+    """
+    make_folder(folder)
+    os.chown(folder, -1, group)
+    folder.chmod(0o2755)
 
 
 def remove_tree(folder: Path) -> None:

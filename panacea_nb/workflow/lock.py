@@ -32,6 +32,8 @@ GATE_NAME = ".gate"
 HEARTBEAT = 5.0  # s between two signs of life in the lock file
 # An owner on another host cannot be asked: it is taken for dead when it gave no sign of life for this long [s].
 SILENCE = 4 * HEARTBEAT
+# Its workers there end themselves after this long [s]: later than a file server's hiccup, and well within a minute.
+ORPHANED = 1.75 * SILENCE
 
 
 class LockedError(RequestError):
@@ -61,6 +63,18 @@ def process_start(pid: int) -> str | None:
         return None
 
 
+def process_space() -> str:
+    """Which processes this one can see: the running kernel and its namespace of process ids; empty where unknown.
+
+    In a container the host's name may be the machine's own while process ids are not, and two machines may have one name.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 @dataclass(frozen=True)
 class Owner:
     """Who holds a lock; travels to the workers with every order."""
@@ -71,21 +85,81 @@ class Owner:
     token: str
     began: str
     scratch: str = ""
+    space: str = ""
+    job: str = ""
 
     @classmethod
     def this_process(cls, scratch: str = "") -> Owner:
         """This process as an owner, with a new token."""
         pid = os.getpid()
-        return cls(socket.gethostname(), pid, process_start(pid) or "", uuid.uuid4().hex[:12], now(), scratch)
+        start, token = process_start(pid) or "", uuid.uuid4().hex[:12]
+        job = os.environ.get("SLURM_JOB_ID", "")
+        return cls(socket.gethostname(), pid, start, token, now(), scratch, process_space(), job)
 
     @property
     def local(self) -> bool:
-        """Whether the owner runs on this host, so that it can be asked."""
-        return self.host == socket.gethostname()
+        """Whether the owner's process can be seen from here, so that it can be asked: same host, same process ids."""
+        return is_local(self.host, self.space)
 
     def alive(self) -> bool:
         """Whether the owner's process lives; on another host this cannot be told and True is assumed."""
         return not self.local or process_start(self.pid) == self.start
+
+
+def is_local(host: str, space: str) -> bool:
+    """Whether a process of this host and process space can be seen from here."""
+    return host == socket.gethostname() and space in ("", process_space())
+
+
+class Watch:
+    """Watches from a worker, or from beside the workers of a node, whether their driver lives.
+
+    Parameters
+    ----------
+    night_dir : Path
+        Where the driver's lock lies.
+    token : str
+        The driver's.
+    patience : float
+        How long a driver that cannot be asked may give no sign of life [s].
+    """
+
+    def __init__(self, night_dir: Path, token: str, patience: float = ORPHANED) -> None:
+        self.night_dir, self.token, self.patience = night_dir, token, patience
+        self._beat = 0
+        self._heard = time.monotonic()
+        self._looked = 0.0
+
+    def lives(self) -> bool:
+        """Whether the driver holds its lock and lives, or may live; asks the file system every two seconds at most."""
+        now = time.monotonic()
+        if now - self._looked < 2.0:
+            return True
+        self._looked = now
+        try:
+            # Opened, not only looked up: network file systems ask their server for the time of a file when it is opened.
+            with (self.night_dir / LOCK_NAME).open(encoding="utf-8") as stream:
+                beat = os.fstat(stream.fileno()).st_mtime_ns
+                owner = Owner(**json.load(stream))
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, TypeError):
+            return now - self._heard < self.patience  # a passing failure of the file system, or half a file
+        if owner.token != self.token:
+            return False
+        if owner.local:
+            return owner.alive()
+        if beat != self._beat:
+            self._beat, self._heard = beat, now
+        return now - self._heard < self.patience
+
+
+def heartbeat_age(night_dir: Path) -> float | None:
+    """Seconds since the last sign of life in the lock, by the clocks of file server and reader; None without a lock."""
+    try:
+        return max(0.0, time.time() - (night_dir / LOCK_NAME).stat().st_mtime)
+    except OSError:
+        return None
 
 
 def read_owner(night_dir: Path) -> Owner | None:

@@ -29,9 +29,12 @@ def python_path() -> str:
     return inherited if package in inherited.split(os.pathsep) else os.pathsep.join(filter(None, (package, inherited)))
 
 
-def of_run(token: str) -> Iterator[int]:
-    """Process ids of everything that a run started and that still lives; this process is left out."""
-    mark = f"{VARIABLE}={token}"
+def of_run(token: str, variable: str = VARIABLE) -> Iterator[int]:
+    """Process ids of everything that a run started and that still lives; this process is left out.
+
+    ``variable`` and ``token`` may also be another mark that processes inherit, such as that of one node's workers.
+    """
+    mark = f"{variable}={token}"
     for pid in psutil.pids():
         if pid != os.getpid() and mark in _environment_of(pid):
             yield pid
@@ -49,13 +52,13 @@ def _environment_of(pid: int) -> list[str]:
         return []
 
 
-def sweep(token: str, *, patience: float = 5.0) -> int:
+def sweep(token: str, *, variable: str = VARIABLE, patience: float = 5.0) -> int:
     """Kill everything that a run started and wait until it is gone; returns how many processes there were."""
     seen: set[int] = set()
     deadline = time.monotonic() + patience
     while True:
         # A zombie has no environment any more, so that it is not waited for.
-        alive = list(of_run(token))
+        alive = list(of_run(token, variable))
         if not alive or time.monotonic() > deadline:
             return len(seen)
         for pid in alive:

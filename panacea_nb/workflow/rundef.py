@@ -270,9 +270,40 @@ class RunDefinition:
     jobs: int | None = option(
         None,
         checks.optional(checks.as_count),
-        "notebooks run at the same time; 0: one by one in this process (default: all cores)",
+        "notebooks run at the same time; 0: one by one in this process (default: as many as cores and memory hold)",
         "--jobs",
         metavar="N",
+        action_only=True,
+    )
+    site: str = option(
+        "local",
+        checks.as_text,
+        "where it runs: a site by name (panacea-nb sites) or a file of your own",
+        "--site",
+        metavar="NAME|FILE.yaml",
+        action_only=True,
+    )
+    nodes: int | None = option(
+        None,
+        checks.optional(checks.as_count),
+        "nodes to use (default: those of the batch job, else the site's), or pilot jobs at most",
+        "--nodes",
+        metavar="N",
+        action_only=True,
+    )
+    pilot: bool = option(
+        False,
+        checks.as_flag,
+        "drive from here, workers in batch jobs of their own (only where a long process on this machine is allowed)",
+        "--pilot",
+        action_only=True,
+    )
+    group: str = option(
+        "",
+        checks.as_text,
+        "group of users that may read the products; a programme's folder may be given another by hand (chgrp)",
+        "--group",
+        metavar="GROUP",
         action_only=True,
     )
     until: str = option(
@@ -322,6 +353,8 @@ class RunDefinition:
             raise DefinitionError("--exp names one exposure of an observation: give --obsid with it")
         if self.exp == 0:
             raise DefinitionError("--exp: exposures are counted from 1")
+        if self.nodes == 0:
+            raise DefinitionError("--nodes: at least one is needed")
 
     def _check_sky(self) -> None:
         """The mode of the sky and what it needs go together; what is given alone implies the mode."""

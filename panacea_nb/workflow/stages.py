@@ -53,6 +53,10 @@ class Stage:
         Runs when everything else has ended, also when some of it failed.
     timeout : float
         Longest time for the whole notebook [s], far above what it takes on a slow machine.
+    memory : int
+        Largest memory of worker and kernel together [MB], measured; how many workers a node holds is computed from it.
+    seconds : float
+        How long it usually takes [s], for estimates where no record of an earlier run tells.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Stage:
     guider: bool = False
     last: bool = False
     timeout: float = 3600.0
+    memory: int = 1000
+    seconds: float = 10.0
 
     @property
     def needs_no_exposure(self) -> bool:
@@ -79,6 +85,8 @@ STAGES: tuple[Stage, ...] = (
         NIGHT,
         "frame table, calibration choice with reasons",
         options=("sides", "cal_dates", "exclude", "use_flat", "force"),
+        memory=260,
+        seconds=3.0,
     ),
     Stage(
         "01_bias",
@@ -86,6 +94,8 @@ STAGES: tuple[Stage, ...] = (
         "master bias, read noise, bad pixels",
         after=("00_inventory",),
         frames=("zro", "drk"),
+        memory=1000,
+        seconds=14.0,
     ),
     Stage(
         "02_trace",
@@ -95,6 +105,8 @@ STAGES: tuple[Stage, ...] = (
         after=("00_inventory",),
         options=("use_flat", "force"),
         frames=("twi", "flt"),
+        memory=700,
+        seconds=20.0,
     ),
     Stage(
         "03_wavelength",
@@ -103,6 +115,8 @@ STAGES: tuple[Stage, ...] = (
         needs=_CALIBRATION[:2],
         after=("00_inventory",),
         frames=("cmp",),
+        memory=780,
+        seconds=12.0,
     ),
     Stage(
         "04_flat",
@@ -112,6 +126,8 @@ STAGES: tuple[Stage, ...] = (
         after=("00_inventory",),
         options=("use_flat", "force"),
         frames=("twi", "flt"),
+        memory=1040,
+        seconds=26.0,
     ),
     Stage(
         "05_extract",
@@ -119,6 +135,8 @@ STAGES: tuple[Stage, ...] = (
         "native-pixel spectra, flexure, cosmic rays",
         needs=_CALIBRATION,
         frames=("sci",),
+        memory=980,
+        seconds=20.0,
     ),
     Stage(
         "06_sky",
@@ -139,6 +157,8 @@ STAGES: tuple[Stage, ...] = (
             "sky_refine",
             "force",
         ),
+        memory=650,
+        seconds=16.0,
     ),
     Stage(
         "07_flux",
@@ -161,16 +181,20 @@ STAGES: tuple[Stage, ...] = (
             "force",
         ),
         guider=True,
+        memory=780,
+        seconds=10.0,
     ),
-    Stage("08_standard", STANDARD, "response curve of a standard", needs=("07_flux",)),
+    Stage("08_standard", STANDARD, "response curve of a standard", needs=("07_flux",), memory=230, seconds=3.0),
     Stage(
         "09_combine",
         TARGET,
         "one spectrum and one cube of a target",
         hopes="exposures",
         options=("barycentric", "vacuum", "match_resolution", "force"),
+        memory=490,
+        seconds=10.0,
     ),
-    Stage("10_night", NIGHT, "the night at a glance", last=True),
+    Stage("10_night", NIGHT, "the night at a glance", last=True, memory=230, seconds=4.0),
 )
 
 

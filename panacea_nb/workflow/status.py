@@ -81,6 +81,7 @@ class Record:
     run: str = ""
     pid: int = 0
     host: str = ""
+    space: str = ""
     previous: dict[str, Any] | None = None
 
     @classmethod

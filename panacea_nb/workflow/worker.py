@@ -11,12 +11,14 @@ import socket
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import PanaceaError
-from . import files, notebooks, status, supervise
-from .lock import Owner, OwnerGoneError, passage
+from ..products import image
+from . import files, fingerprint, notebooks, staging, status, supervise
+from .lock import Owner, OwnerGoneError, passage, process_space
 from .processes import VARIABLE
 from .status import Record, State
 
@@ -31,6 +33,10 @@ INTERRUPTED = "Interrupted"
 
 class ForeignProductError(PanaceaError):
     """A file would be replaced of which this run has no record."""
+
+
+class OtherCodeError(PanaceaError):
+    """This worker's package is not the one that the driver planned with."""
 
 
 class ResultError(PanaceaError):
@@ -54,7 +60,16 @@ class Order:
     scratch: str
     timeout: float = 3600.0
     overwrite: bool = False
+    raw: list[str] = field(default_factory=list)
+    node_local: bool = False
+    code: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def notebook_file(self) -> Path:
+        """The notebook to run: as the driver has it, or this installation's own copy where that cannot be seen (in an image)."""
+        source = Path(self.source)
+        return source if source.is_file() else notebooks.path(self.stage)
 
     @property
     def status_dir(self) -> Path:
@@ -63,8 +78,9 @@ class Order:
 
     @property
     def staging_root(self) -> Path:
-        """Where attempts stage what they make: on the same file system as the products, so that a rename suffices."""
-        return staging_root(Path(self.night_dir))
+        """Where attempts stage what they make: on the same file system as the products, so that a rename suffices, or on
+        the node's own, from which finished files are copied in one go."""
+        return Path(self.scratch) / "staging" if self.node_local else staging_root(Path(self.night_dir))
 
 
 @dataclass
@@ -79,6 +95,7 @@ class Attempt:
     record: Record
     result: dict[str, Any] = field(default_factory=dict)
     notebook: Any = None
+    notes: list[str] = field(default_factory=list)
 
 
 def staging_root(night_dir: Path) -> Path:
@@ -132,6 +149,8 @@ def _run(order: Order, owner: Owner, supervisor: supervise.Supervisor) -> dict[s
             return {"record": known.to_dict(), "log": []}
         record = _running(order, owner, known)
         status.write(order.status_dir, record)
+    # On another node it is not there yet; whatever lies below is nobody else's business.
+    Path(order.scratch).mkdir(mode=0o700, parents=True, exist_ok=True)
     for leftover in order.staging_root.glob(f"{order.id}-????????"):
         files.remove_tree(leftover)
     attempt = Attempt(
@@ -172,6 +191,7 @@ def _running(order: Order, owner: Owner, known: Record | None) -> Record:
         run=owner.token,
         pid=os.getpid(),
         host=socket.gethostname(),
+        space=process_space(),
     )
 
 
@@ -179,12 +199,37 @@ def _problem(error: BaseException, **more: Any) -> dict[str, Any]:
     return {"type": type(error).__name__, "message": str(error) or type(error).__name__, "where": "", **more}
 
 
+def check_code(order: Order) -> None:
+    """Refuse to work with another version of the package than the driver's: records would name what was not run.
+
+    Raises
+    ------
+    OtherCodeError
+        If the code or the notebook differs.
+    """
+    if not order.code:
+        return
+    differs = order.code != _own_code()
+    if differs or order.inputs.get("notebook") not in (None, notebooks.source_digest(order.notebook_file)):
+        what = "package" if differs else f"notebook {order.stage}"
+        raise OtherCodeError(
+            f"the {what} that this worker has (in its image) is not that of the driver: build the image from the version "
+            "that is installed where the driver runs, or install the image's version there"
+        )
+
+
+@lru_cache(maxsize=1)
+def _own_code() -> str:
+    return fingerprint.code_digest()
+
+
 # --- the notebook -----------------------------------------------------------------------------------------------------
 def _attempt(attempt: Attempt, supervisor: supervise.Supervisor) -> dict[str, Any] | None:
     """Execute the notebook and read its account; returns what went wrong, None when nothing did."""
     order = attempt.order
-    source = Path(order.source)
     try:
+        source = order.notebook_file
+        check_code(order)
         notebooks.check_parameters(source, order.parameters)
         _refuse_foreign(attempt, [order.notebook])
     except PanaceaError as error:
@@ -207,9 +252,13 @@ def _execute(attempt: Attempt, supervisor: supervise.Supervisor, source: Path) -
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     order = attempt.order
+    copies = staging.folder_of(Path(order.scratch)) if order.raw else None
+    if copies is not None:
+        attempt.notes = staging.stage(order.raw, copies)
     session = kernel.Session(
         attempt.folder,
         variables={
+            **({staging.VARIABLE: str(copies)} if copies is not None else {}),
             STAGING_VARIABLE: str(attempt.staging),
             TOKEN_VARIABLE: attempt.token,
             HASH_VARIABLE: notebooks.source_digest(source),
@@ -347,6 +396,7 @@ def _write_notebook(attempt: Attempt, state: State) -> Path | None:
         "state": state.value,
         "fingerprint": order.fingerprint,
         "run": attempt.owner.token,
+        "image": image.digest(),
     }
     staged = attempt.staging / ".notebook.ipynb"
     staged.write_text(nbformat.writes(attempt.notebook) + "\n", encoding="utf-8")
@@ -374,6 +424,7 @@ def _succeed(attempt: Attempt) -> None:
         value = result.get(name)
         if isinstance(value, type(getattr(record, name))):
             setattr(record, name, value)
+    record.decisions += [{"code": "RAW-IN-PLACE", "text": note, "severity": "info"} for note in attempt.notes]
     record.error = None
     record.state = State.SUCCEEDED
     _finish(attempt)
