@@ -214,7 +214,7 @@ check set-up-engines engines || exit
 check set-up-project outside || exit
 plain_user
 check build image || exit
-at_end "podman image rm -f $IMAGE-offline $IMAGE-lab; podman image prune -f"
+at_end "podman image rm -f $IMAGE-offline $IMAGE-lab"
 if wants test; then check test image_test; fi
 if wants wheelhouse; then check wheelhouse-without-network wheelhouse; fi
 if wants podman || wants charliecloud || wants apptainer; then
