@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,3 +201,16 @@ def test_an_interrupted_run_says_so(tmp_path, number, jobs):
     assert set(found.values()) == {State.PENDING}
     assert not list(processes.of_run(token))
     assert not (Layout(out, toy.TOY_NIGHT).night_dir / ".lock").exists()
+
+
+def test_a_run_whose_folder_is_removed_ends(tmp_path):
+    out = tmp_path / "out"
+    driver = start(out, 2, "seconds=1.5")
+    token = token_of(out, driver)
+    wait_for(lambda: done(out), 30, "the first task")
+    scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
+    shutil.rmtree(out)
+    said, _ = driver.communicate(timeout=30)
+    assert driver.returncode == 2
+    assert "was removed while the run worked there" in said
+    gone(token, scratch)

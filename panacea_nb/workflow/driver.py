@@ -23,7 +23,7 @@ from . import closing, files, progress, staging, status
 from . import engine as engines
 from .fingerprint import UP_TO_DATE, DigestCache, Fingerprint, Fingerprinter
 from .graph import Plan, Task, text_digest
-from .lock import Owner, is_local, process_start
+from .lock import Owner, insist, is_local, process_start
 from .plan import build
 from .pool import Place
 from .rundef import RunDefinition
@@ -391,13 +391,14 @@ class Driver:
 
         Raises
         ------
-        EngineLostError
-            If a task was not taken up, or its worker has been dead, for longer than the engine needs to notice.
+        EngineLostError, OwnerGoneError
+            If a task was not taken up, or its worker has been dead for too long; if the folder is not the run's own any more.
         """
         now = time.monotonic()
         if now - self.checked < _CHECK_PERIOD:
             return
         self.checked = now
+        insist(self.layout.night_dir, self.owner)
         for task in self.running.values():
             record = status.read(self.layout.status_dir, task.id)
             taken = record is not None and record.run == self.owner.token

@@ -199,6 +199,24 @@ def passage(night_dir: Path, owner: Owner) -> Iterator[None]:
         yield
 
 
+def insist(night_dir: Path, owner: Owner) -> None:
+    """See that the lock is still the driver's own; a file system that does not answer proves nothing.
+
+    Raises
+    ------
+    OwnerGoneError
+        If the folder was removed under the run, or another run holds the lock.
+    """
+    try:
+        found = json.loads((night_dir / LOCK_NAME).read_text(encoding="utf-8")).get("token")
+    except FileNotFoundError:
+        raise OwnerGoneError(f"{night_dir} or the lock in it was removed while the run worked there: it ends") from None
+    except (OSError, ValueError, AttributeError):
+        return
+    if found != owner.token:
+        raise OwnerGoneError(f"another run ({found}) has taken over {night_dir}: this one ends")
+
+
 class NightLock:
     """The lock of one night (and tag); a context manager.
 
