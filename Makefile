@@ -30,7 +30,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-com
 IN_VENV := export PATH="$(abspath $(BIN)):$$PATH";
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser-test benchmark fault-test audit lint reduce report lab check-raw image image-lab image-test \
+.PHONY: help install demo test browser-test benchmark fault-test crash-test audit lint reduce report lab check-raw image image-lab image-test \
     sif hpc-test lock clean
 .DELETE_ON_ERROR:
 
@@ -74,6 +74,9 @@ lint: $(DEV) ## check the code with ruff
 
 fault-test: $(DEV) ## damage a simulated night in every way of tests/faults and see how each reduction ends (ARGS='tar-' some)
 	@$(IN_VENV) PYTHONPATH=tests python -m faults $(if $(DOCS),--docs docs/faults.md) $(ARGS)
+
+crash-test: $(DEV) ## kill -9 of driver, workers and kernels at random moments, 200 times (ARGS='--kills 500')
+	@$(IN_VENV) PYTHONPATH=tests python -m crash $(ARGS)
 
 audit: ## compare the lock files with the known weaknesses of packages (asks PyPI)
 	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip -qq install pip-audit && \
