@@ -317,7 +317,8 @@ def guider(
     when = f"from {begin:%Y-%m-%dT%H:%M:%S} to {end:%Y-%m-%dT%H:%M:%S} UT"
     if not picked:
         seen = f"{len(within)} of {len(frames)} guide frames of night {night} are of that time"
-        decisions.append(Decision("NOGUIDER", f"no guide frame with a closed loop {when} ({seen})", "warn"))
+        text = f"no guide frame with a closed loop {when} ({seen}): transparency 1 and the whole mirror are assumed"
+        decisions.append(Decision("NOGUIDER", text, "warn"))
     else:
         for key, (code, word) in _MISSING.items():
             if not values[key]:

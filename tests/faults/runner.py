@@ -19,7 +19,7 @@ from panacea_nb.simulate.scenario import scenario
 from panacea_nb.workflow import status
 from panacea_nb.workflow.status import State
 
-from .fault import CALIBRATION, FAINT, STAR, Fault
+from .fault import CALIBRATION, FAINT, GUIDER, STAR, Fault
 
 NIGHT, CHANNEL = "20250115", "uv"
 LIMIT = 900.0  # s for one reduction
@@ -146,7 +146,7 @@ def try_fault(base: Base, folder: Path, fault: Fault) -> Result:
     if TRACEBACK.search(text):
         result.problems.append("the output is a traceback")
     result.problems += _wrong_claims(copy.layout)
-    if fault.group != CALIBRATION:
+    if fault.group not in (CALIBRATION, GUIDER):  # these serve all exposures
         result.problems += _other_exposure(base.layout, copy.layout)
     result.problems += [f"written outside of the output: {path}" for path in sorted(set(_around(folder)) - outside)]
     shutil.rmtree(folder / "night", ignore_errors=True)
