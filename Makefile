@@ -13,7 +13,7 @@ ENGINE    ?=
 IMAGE     ?= panacea-nb
 IMAGE_ARGS ?=
 WHEELHOUSE ?=
-SIF       ?= panacea-nb.sif
+SIF       ?=
 DEMO      := runs/demo
 DEMO_DATE := 20250115
 

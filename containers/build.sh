@@ -5,7 +5,7 @@
 # IMAGE       name of the image (panacea-nb); that with JupyterLab has -lab behind it
 # IMAGE_ARGS  further words for the builder: --platform linux/arm64, --build-arg BASE_IMAGE=...
 # WHEELHOUSE  folder with the wheels of the lock files, for a build without network
-# SIF         Apptainer image (panacea-nb.sif);  APPTAINER  the program (apptainer)
+# SIF         Apptainer image to make (IMAGE.sif);  APPTAINER  the program (apptainer)
 set -eu
 cd "$(dirname "$0")/.."
 IMAGE=${IMAGE:-panacea-nb}
@@ -71,7 +71,9 @@ sif)
         "'module load tacc-apptainer'), take the image there as a file: containers/README.md, section Apptainer." \
         "On Debian or Ubuntu: see https://apptainer.org/docs/admin/main/installation.html"
     archive=panacea-nb.tar # as containers/panacea_nb.def names it
-    if [ ! -f "$archive" ]; then
+    if [ -f "$archive" ]; then
+        echo "Taking the image from $archive, which is here; remove it to have $IMAGE saved anew."
+    else
         find_engine
         "$ENGINE" image inspect "$IMAGE" >/dev/null 2>&1 || fail "There is no image $IMAGE yet: make image"
         trap 'rm -f "$archive"' EXIT

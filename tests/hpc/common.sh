@@ -130,12 +130,12 @@ engines() {
 	runtime = "runc"
 	cgroup_manager = "cgroupfs"
 	CONF
-    # Images of these checks are kept with the rest and touch nobody else's.
+    # Images of these checks are kept with the rest and touch nobody else's. podman remembers the second folder.
     cat >"$WORK/storage.conf" <<-CONF
 	[storage]
 	driver = "overlay"
 	graphroot = "$HPC_CACHE/storage"
-	runroot = "$WORK/storage"
+	runroot = "/run/panacea_nb-hpc"
 	CONF
 }
 
