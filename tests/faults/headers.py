@@ -76,7 +76,6 @@ for _name, _text in HOSTILE.items():
         0,
         "all done",
         until="10",
-        quick=_name == "html",
     )
 simple("object-long", HEADER, "OBJECT of 10 kB", _cards(OBJECT="A" * 10000), 0, "all done", until="10")
 simple(
