@@ -265,3 +265,10 @@ def test_when_no_exposure_can_be_used_all_reasons_are_told(monkeypatch):
     with pytest.raises(frames.NoUsableFrameError, match=r"none of 2 cmp exposures.*a is broken.*b is broken.*--cal-date cmp"):
         frames.load_usable(broken, "uv")
     assert frames.load_usable([], "uv") == ([], [], [])
+
+
+def test_an_exposure_of_another_binning_than_the_bias_is_refused(monkeypatch):
+    monkeypatch.setattr(frames, "load_image", lambda exposure, channel: image_of(5))
+    bias = SimpleNamespace(data=np.zeros((200, 50), np.float32))
+    with pytest.raises(frames.NoUsableFrameError, match=r"x is binned otherwise.*100 pixels, they.*50 pixels.*--obsid"):
+        frames.load_reduced(label("x"), "uv", bias, None)

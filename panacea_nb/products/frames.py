@@ -12,6 +12,7 @@ import numpy as np
 from .. import raw
 from ..decisions import Decision
 from ..errors import PanaceaError
+from ..instrument import AMP_ROWS
 from ..instrument import channel as find_channel
 from ..instrument import reference_wavelength
 from ..reduce.bias import MasterBias, MasterDark, subtract
@@ -53,8 +54,21 @@ def dark_time(exposure: raw.Exposure) -> float:
 
 
 def load_reduced(exposure: raw.Exposure, channel: str, bias: MasterBias, dark: MasterDark) -> ChannelImage:
-    """`load_image`, bias and dark subtracted."""
-    return subtract(load_image(exposure, channel), bias, dark, dark_time(exposure))
+    """`load_image`, bias and dark subtracted.
+
+    Raises
+    ------
+    NoUsableFrameError
+        When the exposure is binned otherwise than the bias.
+    """
+    image = load_image(exposure, channel)
+    if image.data.shape != bias.data.shape:
+        here, there = (f"{2 * AMP_ROWS} x {shape[1]} pixels" for shape in (image.data.shape, bias.data.shape))
+        raise NoUsableFrameError(
+            f"{exposure.label} is binned otherwise than the calibrations ({here}, they {there}): reduce exposures of one binning "
+            "at a time (--obsid), with calibrations of the same"
+        )
+    return subtract(image, bias, dark, dark_time(exposure))
 
 
 def load_usable(

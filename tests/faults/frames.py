@@ -208,7 +208,7 @@ simple(
     "every pixel saturated",
     _image(lambda h, d: (h, np.full_like(d, 65535))),
     1,
-    "saturated|stops here",
+    "every pixel holds 65535 ADU",
 )
 simple(
     "frame-zero",
@@ -216,7 +216,7 @@ simple(
     "every pixel zero",
     _image(lambda h, d: (h, np.zeros_like(d))),
     1,
-    "constant|empty|stops here|no light",
+    "was not read out",
 )
 simple(
     "frame-constant",
@@ -224,7 +224,7 @@ simple(
     "every pixel 1000",
     _image(lambda h, d: (h, np.full_like(d, 1000))),
     1,
-    "constant|empty|stops here|no light",
+    "was not read out",
 )
 simple(
     "amplifier-dead",
@@ -232,7 +232,7 @@ simple(
     "one amplifier did not read out: constant",
     _image(lambda h, d: (h, np.full_like(d, 1000)), "LL"),
     1,
-    "constant|stops here|did not read",
+    "LL was not read out",
 )
 simple(
     "amplifier-noisy",
