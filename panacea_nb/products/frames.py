@@ -12,9 +12,8 @@ import numpy as np
 from .. import raw
 from ..decisions import Decision
 from ..errors import PanaceaError
-from ..instrument import AMP_ROWS
+from ..instrument import AMP_ROWS, reference_wavelength
 from ..instrument import channel as find_channel
-from ..instrument import reference_wavelength
 from ..reduce.bias import MasterBias, MasterDark, subtract
 from ..reduce.ccd import ChannelImage, process_amplifier, stack
 from ..reduce.maskbits import DQ
