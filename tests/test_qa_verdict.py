@@ -20,6 +20,7 @@ TABLE = {
         "info": {"bad": "low", "unit": "", "reason": "for information"},
         "warned": {"bad": "high", "warn": 1.0, "reason": "r"},
         "gate": {"bad": "high", "warn": 1.0, "fail": 2.0, "stop": True, "unit": "px", "reason": "because"},
+        "far gate": {"bad": "high", "warn": 1.0, "fail": 2.0, "stop": 9.0, "unit": "px", "reason": "because"},
         "own": {"bad": "low", "warn": 6, "fail": 4, "reason": "r", "channels": {"uv": {"warn": 4, "fail": 2}}},
     }
 }
@@ -90,6 +91,15 @@ def test_gate_ends_the_branch():
     assert judge("stage", {"high": 5.0}).enforce() == []
     with pytest.raises(GateError):
         judge("stage", {"gate": math.nan}).enforce()
+
+
+def test_a_gate_beyond_the_limit_of_failure():
+    (one,) = judge("stage", {"far gate": 5.0}).metrics
+    assert (one.verdict, one.threshold) == ("fail", "pass at most 1.0, fail above 2.0, stop above 9.0")
+    assert judge("stage", {"far gate": 5.0}).enforce() == []
+    for value in (9.5, math.nan):
+        with pytest.raises(GateError, match="stop above 9"):
+            judge("stage", {"far gate": value}).enforce()
 
 
 def test_rows_say_value_unit_limit_and_reason():

@@ -104,9 +104,11 @@ def _judge(name: str, value: float, rule: dict[str, Any], lenient: bool) -> Judg
     worse = {"high": "above", "low": "below", "outside": "outside"}[bad]
     parts = [f"pass {words} {warn}"] if warn is not None else []
     parts += [f"fail {worse} {fail}"] if fail is not None else []
-    return Judged(
-        name, value, rule.get("unit", ""), verdict, ", ".join(parts), rule.get("reason", ""), bool(rule.get("stop"))
-    )
+    stop = rule.get("stop", False)
+    if not isinstance(stop, bool):
+        parts.append(f"stop {worse} {stop}")
+        stop = not math.isfinite(value) or beyond(stop)
+    return Judged(name, value, rule.get("unit", ""), verdict, ", ".join(parts), rule.get("reason", ""), stop)
 
 
 def judge(stage: str, metrics: dict[str, float], *, channel: str | None = None, lenient: bool = False) -> Verdict:
