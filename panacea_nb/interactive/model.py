@@ -132,7 +132,9 @@ class ExposureModel:
         at = (self.entry.channel, self.entry.obsid, self.entry.exposure)
         names = [task_id(stage, *at) for stage in (_SKY_STAGE, _FLUX_STAGE)]
         if names[0] not in made.tasks:
-            raise NotChosenError(f"{self.entry.channel} {self.entry.name} is not among what was chosen: nothing to show")
+            raise NotChosenError(
+                f"{self.entry.channel} {self.entry.name} is not among what was chosen: nothing to show"
+            )
         sky = made.tasks[names[0]]
         ended = [name for name in sky.hopes if self._has_sky(name)]
         return sky.told(ended).parameters, made.tasks[names[1]].parameters
@@ -251,7 +253,9 @@ def flux_options(asked: Mapping[str, Any]) -> FluxOptions:
     return FluxOptions(*places, asked["standard_star_date"], asked["standard_star_obsid"], **taken)
 
 
-def moved(choices: Choices, centre: float, half_width: float, refraction: Refraction, old_centre: float) -> dict[str, Any]:
+def moved(
+    choices: Choices, centre: float, half_width: float, refraction: Refraction, old_centre: float
+) -> dict[str, Any]:
     """Changes of the choices when the collapse window goes elsewhere: places move with the light, as refraction moves it."""
     dx, dy = (float(d) for d in refraction.offset(centre, old_centre))
     changes: dict[str, Any] = {"central_wave": round(centre, 2), "wavelength_bin": half_width}

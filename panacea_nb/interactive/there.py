@@ -45,7 +45,9 @@ class Entry:
     @property
     def label(self) -> str:
         """The exposure in a few words."""
-        return f"{self.obsid} exp {self.exposure}, {self.exptime:.0f} s" + ("" if self.ready else " (not extracted yet)")
+        return f"{self.obsid} exp {self.exposure}, {self.exptime:.0f} s" + (
+            "" if self.ready else " (not extracted yet)"
+        )
 
 
 def nights(output: str | Path) -> list[Layout]:
