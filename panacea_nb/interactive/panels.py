@@ -12,13 +12,14 @@ import ipywidgets as w
 import numpy as np
 
 from ..errors import PanaceaError
-from ..products.layout import locate
+from ..qa.figures.canvas import printable
 from ..workflow.checks import EXTRACTIONS, SKY_REFINEMENTS, as_fibers
-from . import draw, there
+from . import draw, single_threaded, there
 from .canvas import Canvas
-from .choices import FILE, Choices
+from .choices import Choices
 from .model import ExposureModel, Shown, moved
 from .twin import Twin
+from .work import Work
 
 SOURCE, SKY, OBJECT, SUM, PAINT, ERASE, OFF = (
     "source", "sky region", "never sky", "sum over", "paint sky fibres", "erase them", "switch fibres off/on",
@@ -32,58 +33,6 @@ UNITS = {"description_width": "92px"}
 def wide(pixels: int) -> w.Layout:
     """A widget of so many pixels."""
     return w.Layout(width=f"{pixels}px")
-
-
-class Work:
-    """What both panels share: the run, the choices, and the models of its exposures.
-
-    Parameters
-    ----------
-    output, night, tag, baseraw : str, as in the notebooks of the stages
-    choices : str, file of the choices: they are loaded when it is there
-    """
-
-    def __init__(self, output: str, night: str, tag: str = "", baseraw: str = "", choices: str = FILE) -> None:
-        self.layout = there.Layout.locate(output, night, tag)
-        self.path = Path(choices).expanduser().absolute()
-        begun = {"baseraw": str(locate(baseraw))} if baseraw else {}
-        self.choices = Choices.load(self.path) if self.path.is_file() else Choices.of_run(self.layout, **begun)
-        self.baseraw = begun.get("baseraw") or self.choices.baseraw
-        self.entries = there.entries(self.layout, self.baseraw)
-        self.models: dict[tuple[str, str], ExposureModel] = {}
-        if not any(entry.ready for entry in self.entries):
-            raise PanaceaError(
-                f"no exposure under {self.layout.work_dir} has been extracted yet: reduce the night first, "
-                f"at least until 05_extract (panacea-nb reduce -d {night} --until 05)"
-            )
-        if not self.path.is_file():
-            ready = [entry for entry in self.entries if entry.ready]
-            name = self.choices.object.lower()
-            known = any(name and name in entry.object_name.lower() for entry in ready)
-            sides = tuple(dict.fromkeys(entry.channel for entry in ready))
-            self.choices.set(sides=sides, **({} if known else {"object": there.targets(self.entries)[0]}))
-
-    def model(self, channel: str, name: str) -> ExposureModel:
-        """The model of an exposure, its inputs read on first use."""
-        key = channel, name
-        if key not in self.models:
-            entry = next((e for e in self.entries if (e.channel, e.name) == key), None)
-            if entry is None or not entry.ready:
-                raise PanaceaError(f"{channel} {name} has not been extracted yet: reduce it at least until 05_extract")
-            self.models[key] = ExposureModel(self.layout, entry, self.baseraw, self.model)
-        return self.models[key]
-
-    def of_target(self) -> list[there.Entry]:
-        """Exposures of the target that can be worked on, on the channels that were chosen."""
-        name = self.choices.object.strip().lower()
-        chosen = [e for e in self.entries if e.ready and e.channel in self.choices.sides]
-        chosen = [e for e in chosen if name in e.object_name.lower()]
-        return sorted(chosen, key=lambda e: (not e.on_target, self.choices.sides.index(e.channel), e.obsid, e.exposure))
-
-    def save(self) -> str:
-        """Write the choices; what was done, and how to reduce with them."""
-        self.choices.save(self.path)
-        return f"saved: {self.path}<br><code>panacea-nb reduce --config {html.escape(str(self.path))}</code>"
 
 
 class ExplorePanel:
@@ -447,12 +396,8 @@ class ExplorePanel:
         image, spaxels = model.image(shown)
         chosen = self.choices
         regions = {"sky": chosen.sky_region, "never sky": chosen.sky_exclude, "sum": chosen.extract_region}
-        title = f"{draw.printable(self.entry.object_name)}, {self.entry.channel}, {self.entry.label}"
-        self.spectrum.put(
-            draw.spectrum(
-                shown, before if before is not None and before.even.grid is shown.even.grid else _same(before, shown)
-            )
-        )
+        title = f"{printable(self.entry.object_name)}, {self.entry.channel}, {self.entry.label}"
+        self.spectrum.put(draw.spectrum(shown, _same(before, shown)))
         self.canvas.put(draw.field(shown, image, spaxels, regions, title))
         self.residual.put(draw.residual(shown))
 
@@ -467,6 +412,10 @@ class ExplorePanel:
         )  # fmt: skip
         warned = [d.text for d in shown.decisions if d.severity == "warn"]
         facts = f"{what}; {int(shown.sky.field.sky.fibers.sum())} sky fibres, RMS {shown.sky.field.sky.chi:.3f}"
+        if not single_threaded():
+            warned.append(
+                "numpy was imported before the panel: the last bits may differ from a reduction; restart the kernel"
+            )
         return f"{facts}; {self.seconds['exact']:.2f} s" + "".join(f"<br>⚠ {html.escape(text)}" for text in warned)
 
     @contextlib.contextmanager
