@@ -94,18 +94,24 @@ class Choices:
         usual, now = defaults(), self.definition.to_dict()
         return {name: now[name] for name in now if name not in _NEVER and (name in _ALWAYS or now[name] != usual[name])}
 
-    def to_yaml(self, path: str | Path = FILE) -> str:
-        """The text of a file at ``path``; files that it names and that lie beside it are named without their folder."""
+    def to_yaml(self, path: str | Path = FILE, seen: Mapping[str, str] | None = None) -> str:
+        """The text of a file at ``path``; files that it names and that lie beside it are named without their folder.
+
+        ``seen`` are digests of the spectra that were seen, by exposure: comments, to compare a reduction with.
+        """
         path = Path(path).expanduser().absolute()
         values = self.to_dict()
         marks = values.get("cosmics_file")
         if marks and Path(marks).absolute().parent == path.parent:
             values["cosmics_file"] = Path(marks).name
-        return _HEAD.format(name=path.name) + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        lines = [f"# Seen: {name}, spectrum sha256 {digest}\n" for name, digest in sorted((seen or {}).items())]
+        return (
+            _HEAD.format(name=path.name) + "".join(lines) + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        )
 
-    def save(self, path: str | Path) -> Path:
-        """Write the file, in one step."""
+    def save(self, path: str | Path, seen: Mapping[str, str] | None = None) -> Path:
+        """Write the file, in one step; see `to_yaml`."""
         path = Path(path).expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, self.to_yaml(path))
+        files.write_text(path, self.to_yaml(path, seen))
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -67,6 +68,16 @@ class Shown:
     @property
     def centre(self) -> float:
         return self.found.centre
+
+    def digest(self) -> str:
+        """sha256 over the rows of the spectrum as the product holds them: the same of what was seen and what was reduced."""
+        one, even = self.found.spectrum, self.even
+        return spectrum_digest(np.stack([even.grid, one.flux, one.sky, one.error, one.sky_error, even.response]))
+
+
+def spectrum_digest(rows: np.ndarray) -> str:
+    """sha256 over the primary array (6, nw) of a spectrum file."""
+    return hashlib.sha256(np.ascontiguousarray(rows, ">f8").tobytes()).hexdigest()
 
 
 class Kept:

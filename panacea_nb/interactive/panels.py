@@ -28,6 +28,7 @@ PURPOSES = (SOURCE, SKY, OBJECT, SUM, PAINT, ERASE, OFF)
 SHAPES = ("circle", "annulus", "ellipse")
 NUDGE = {"ArrowLeft": (-0.1, 0.0), "ArrowRight": (0.1, 0.0), "ArrowUp": (0.0, 0.1), "ArrowDown": (0.0, -0.1)}
 UNITS = {"description_width": "92px"}
+NARROW = {"style": {"description_width": "78px"}}
 
 
 def wide(pixels: int) -> w.Layout:
@@ -79,14 +80,8 @@ class ExplorePanel:
         )
         self.shape = w.Dropdown(options=SHAPES, value="annulus", description="shape", layout=wide(200), style=UNITS)
         self.add = w.Checkbox(description="add to what is there", indent=False, layout=wide(170))
-        sizes = (
-            ("radius, inner", 2.5),
-            ("outer radius", 4.0),
-            ("half axes a", 2.0),
-            ("b [arcsec]", 1.0),
-            ("angle [deg]", 0.0),
-        )
-        self.sizes = [w.FloatText(value=v, description=d, layout=wide(180), **text) for d, v in sizes]
+        sizes = (("radius, inner", 2.5), ("outer [″]", 4.0), ("half axes a", 2.0), ("b [″]", 1.0), ("angle [°]", 0.0))
+        self.sizes = [w.FloatText(value=v, description=d, layout=wide(145), **text | NARROW) for d, v in sizes]
         self.source_x = w.Text(description="source x", placeholder="searched for", layout=wide(200), **text)
         self.source_y = w.Text(description="y [arcsec]", placeholder="searched for", layout=wide(200), **text)
         self.search = w.Button(description="search for it", layout=wide(110))
@@ -112,22 +107,14 @@ class ExplorePanel:
     def widget(self) -> w.Widget:
         """The whole panel."""
         choose = w.HBox([w.VBox([self.target, self.exposure]), self.sides, self.left_out])
+        a_click = w.VBox([self.purpose, w.HBox([self.shape, self.add, *self.sizes])])
         look = w.VBox([self.canvas, w.HBox([self.centre, self.half])])
-        a_click = w.VBox(
-            [
-                self.purpose,
-                w.HBox([self.shape, self.add]),
-                w.HBox(self.sizes[:2]),
-                w.HBox(self.sizes[2:4]),
-                self.sizes[4],
-            ]
-        )
         source = w.HBox([self.source_x, self.source_y, self.search])
-        sky = w.VBox([w.HBox([self.sky_mode, self.refine]), self.sky_what, self.sky_exclude, self.off])
+        sky = w.VBox([source, w.HBox([self.sky_mode, self.refine]), self.sky_what, self.sky_exclude, self.off])
         extract = w.VBox([w.HBox([self.extraction, self.aperture]), self.region, w.HBox([self.telluric, self.tag])])
         keep = w.VBox([self.file, w.HBox([self.save_button, self.load_button, self.undo_button])])
-        side = w.VBox([source, sky, extract, keep])
-        return w.VBox([choose, self.status, w.HBox([look, self.residual]), self.spectrum, w.HBox([a_click, side])])
+        fields = w.HBox([sky, w.VBox([extract, keep])])
+        return w.VBox([choose, a_click, self.status, w.HBox([look, self.residual]), self.spectrum, fields])
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -364,7 +351,8 @@ class ExplorePanel:
     def save(self) -> None:
         """Write the choices to the file."""
         with self._reported():
-            self._say(self.work.save())
+            seen = {f"{self.entry.channel}/{self.entry.name}": self.shown.digest()} if self.shown else {}
+            self._say(self.work.save(seen))
 
     def load(self) -> None:
         """Take the choices from the file."""

@@ -58,7 +58,7 @@ class Work:
         chosen = [e for e in chosen if name in e.object_name.lower()]
         return sorted(chosen, key=lambda e: (not e.on_target, self.choices.sides.index(e.channel), e.obsid, e.exposure))
 
-    def save(self) -> str:
-        """Write the choices; what was done, and how to reduce with them."""
-        self.choices.save(self.path)
+    def save(self, seen: dict[str, str] | None = None) -> str:
+        """Write the choices with digests of the spectra that were ``seen``; returns what was done, and how to reduce with them."""
+        self.choices.save(self.path, seen)
         return f"saved: {self.path}<br><code>panacea-nb reduce --config {html.escape(str(self.path))}</code>"
