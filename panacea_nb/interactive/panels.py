@@ -22,7 +22,7 @@ from .twin import Twin
 from .work import Work
 
 SOURCE, SKY, OBJECT, SUM, PAINT, ERASE, OFF = (
-    "source", "sky region", "never sky", "sum over", "paint sky fibres", "erase them", "switch fibres off/on",
+    "source", "sky region", "never sky", "sum over", "paint sky fibres", "erase them", "fibres off or on",
 )  # fmt: skip
 PURPOSES = (SOURCE, SKY, OBJECT, SUM, PAINT, ERASE, OFF)
 SHAPES = ("circle", "annulus", "ellipse")
@@ -76,11 +76,11 @@ class ExplorePanel:
         self.centre = w.FloatSlider(description="window [Å]", step=1.0, readout_format=".0f", layout=wide(430), **text)
         self.half = w.BoundedFloatText(description="± [Å]", min=1.0, max=2000.0, step=5.0, layout=wide(180), **text)
         self.purpose = w.ToggleButtons(
-            options=PURPOSES, description="a click sets", style={"button_width": "132px"} | UNITS
+            options=PURPOSES, description="a click sets", style={"button_width": "148px"} | UNITS
         )
         self.shape = w.Dropdown(options=SHAPES, value="annulus", description="shape", layout=wide(200), style=UNITS)
         self.add = w.Checkbox(description="add to what is there", indent=False, layout=wide(170))
-        sizes = (("radius, inner", 2.5), ("outer [″]", 4.0), ("half axes a", 2.0), ("b [″]", 1.0), ("angle [°]", 0.0))
+        sizes = (("r, inner [″]", 2.5), ("outer [″]", 4.0), ("a [″]", 2.0), ("b [″]", 1.0), ("angle [°]", 0.0))
         self.sizes = [w.FloatText(value=v, description=d, layout=wide(145), **text | NARROW) for d, v in sizes]
         self.source_x = w.Text(description="source x", placeholder="searched for", layout=wide(200), **text)
         self.source_y = w.Text(description="y [arcsec]", placeholder="searched for", layout=wide(200), **text)
@@ -92,10 +92,10 @@ class ExplorePanel:
         self.sky_exclude = w.Text(description="never sky", layout=wide(420), **text)
         self.refine = w.Dropdown(options=SKY_REFINEMENTS, description="refined by", layout=wide(200), style=UNITS)
         self.extraction = w.Dropdown(options=EXTRACTIONS, description="extraction", layout=wide(200), style=UNITS)
-        self.aperture = w.Text(description="radius", placeholder="FWHM of the source", layout=wide(200), **text)
+        self.aperture = w.Text(description="radius", placeholder="its FWHM", layout=wide(200), **text)
         self.region = w.Text(description="sum over", placeholder="what is bright", layout=wide(420), **text)
         self.telluric = w.Dropdown(options=("none", "mean"), description="telluric", layout=wide(200), style=UNITS)
-        self.tag = w.Text(description="tag", placeholder="none: in place", layout=wide(200), **text)
+        self.tag = w.Text(description="tag", placeholder="none", layout=wide(200), **text)
         self.off = w.Text(description="fibres off", layout=wide(420), **text)
         self.file = w.Text(value=str(self.work.path), description="file", layout=wide(420), **text)
         self.save_button = w.Button(description="save", button_style="primary", layout=wide(90))
