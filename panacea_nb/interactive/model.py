@@ -14,8 +14,9 @@ import numpy as np
 from .. import instrument
 from ..decisions import Decision
 from ..errors import RequestError
-from ..products import bundle, calibration, frames, session, skyinput
+from ..products import bundle, calibration, cosmicmarks, frames, session, skyinput
 from ..products.bundle import Bundle
+from ..products.cosmicmarks import Mark
 from ..products.layout import Layout
 from ..reduce import calibrated, fieldmodel, skychoice, skyrefine
 from ..reduce.calibrated import Calibrated, FluxOptions, Measured, Rectified
@@ -24,6 +25,7 @@ from ..reduce.skychoice import SkyChoice
 from ..reduce.source import Refraction
 from ..workflow import plan, status
 from ..workflow.graph import task_id
+from . import again
 from .choices import Choices
 from .there import Entry
 
@@ -116,19 +118,39 @@ class ExposureModel:
         self.layout, self.entry, self.baseraw, self.others = layout, entry, baseraw, others
         self.task = self._task(_SKY_STAGE)
         self.calibration = calibration.load_science(self.task)
-        self.spectra = bundle.read(self.task.input(self.task.work("05_extract")))
+        self._file = bundle.read(self.task.input(self.task.work("05_extract")))
         self.facts = instrument.channel(entry.channel)
         self.wave_ref = 0.5 * (self.facts.wave_min + self.facts.wave_max)
         path = self.facts.refraction()
         self.refraction = Refraction(*(np.asarray(path[name], float) for name in ("wavelength", "x", "y")))
         self.exposure = frames.find_exposure(self._task(_FLUX_STAGE), baseraw, "sci")
-        self._skies, self._even, self._scales = Kept(KEPT), Kept(KEPT), Kept(8)
+        self._skies, self._even, self._scales, self._spectra = Kept(KEPT), Kept(KEPT), Kept(8), Kept(2)
+        self._marked = again.made_with_marks(layout, entry.channel, entry.obsid, entry.exposure)
         self._last: SkyState | None = None
+        self.stale: list[Decision] = []
 
     def _task(self, stage: str) -> session.Task:
         at = {"channel": self.entry.channel, "obsid": self.entry.obsid, "exposure": self.entry.exposure}
         where = {"output": str(self.layout.output), "night": self.layout.night, "tag": self.layout.tag}
         return session.open(stage=stage, **where, **at, program=self.entry.program)
+
+    @property
+    def label(self) -> str:
+        """``uv/0000012_exp01``."""
+        return f"{self.entry.channel}/{self.entry.name}"
+
+    def marks(self, choices: Choices) -> list[Mark]:
+        """Cosmic rays of this exposure that were marked by hand."""
+        path = choices.cosmics_file
+        return [mark for mark in cosmicmarks.load(path) if mark.exposure == self.label] if path else []
+
+    def spectra(self, choices: Choices) -> Bundle:
+        """What 05_extract leaves: its file, or extracted again where cosmic rays were marked otherwise than for the file."""
+        marks = self.marks(choices)
+        if not marks and not self._marked:
+            return self._file
+        make = lambda: again.extracted(self._task("05_extract"), self.exposure, marks)  # noqa: E731
+        return self._spectra.get(tuple(marks), make)
 
     # --- what a reduction would do -----------------------------------------------------------------------------------
     def parameters(self, choices: Choices) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -146,6 +168,7 @@ class ExposureModel:
             raise NotChosenError(
                 f"{self.entry.channel} {self.entry.name} is not among what was chosen: nothing to show"
             )
+        self.stale = again.stale(self.layout, made, *at)
         sky = made.tasks[names[0]]
         ended = [name for name in sky.hopes if self._has_sky(name)]
         return sky.told(ended).parameters, made.tasks[names[1]].parameters
@@ -172,7 +195,7 @@ class ExposureModel:
     def sky(self, choices: Choices, asked: Mapping[str, Any] | None = None) -> SkyState:
         """The sky as 06_sky makes it."""
         asked = self.parameters(choices)[0] if asked is None else asked
-        self._last = self._skies.get(_key(asked), lambda: self._sky(choices, asked, None))
+        self._last = self._skies.get(self._sky_key(choices, asked), lambda: self._sky(choices, asked, None))
         return self._last
 
     def first_look(self, choices: Choices, asked: Mapping[str, Any]) -> SkyState | None:
@@ -180,12 +203,15 @@ class ExposureModel:
 
         None when it is known exactly, or nothing was before.
         """
-        if _key(asked) in self._skies.values or self._last is None or asked["sky_mode"] == "exposure":
+        if self._sky_key(choices, asked) in self._skies.values or self._last is None or asked["sky_mode"] == "exposure":
             return None
         return self._sky(choices, asked, self._last)
 
+    def _sky_key(self, choices: Choices, asked: Mapping[str, Any]) -> tuple:
+        return _key(asked), tuple(self.marks(choices))
+
     def _sky(self, choices: Choices, asked: Mapping[str, Any], before: SkyState | None) -> SkyState:
-        spectra, facts, refraction = self.spectra, self.facts, self.refraction
+        spectra, facts, refraction = self.spectra(choices), self.facts, self.refraction
         cal = self.calibration.without(asked["dead_fibers"])
         left = lambda name: self.left_by(choices, name)  # noqa: E731
         prior, decisions = skyinput.expected_source(self.task, asked["profile_from"], self.wave_ref, left)
@@ -228,12 +254,13 @@ class ExposureModel:
         cal = self.calibration.without(flux["dead_fibers"])
 
         def rectify() -> Rectified:
-            return calibrated.rectified(self.entry.channel, cal, self.spectra, sky.left, scale, response)
+            spectra = self.spectra(choices)
+            return calibrated.rectified(self.entry.channel, cal, spectra, sky.left, scale, response)
 
-        key = (_key(asked), flux["dead_fibers"], options.standard_date, options.standard_obsid)
+        key = (self._sky_key(choices, asked), flux["dead_fibers"], options.standard_date, options.standard_obsid)
         even = self._even.get(key, rectify) if sky.exact else rectify()
         found = calibrated.measured(even, options, air)
-        said = (*sky.decisions, *decisions, *found.decisions)
+        said = (*self.stale, *sky.decisions, *decisions, *found.decisions)
         return Shown(sky, even, found, options, said, time.perf_counter() - start)
 
     def _scale(self, options: FluxOptions):

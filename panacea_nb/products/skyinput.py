@@ -99,7 +99,9 @@ def choose(
         asked["fibers"] = read_mask(mask, n_fibers)
     if mode == "exposure":
         name = f"{int(obsid or 0):07d}_exp{int(exposure or 1):02d}"
-        asked["other"] = read_other(task.input(task.other("06_sky", name)), name) if left is None else other_sky(left(name), name)
+        asked["other"] = (
+            read_other(task.input(task.other("06_sky", name)), name) if left is None else other_sky(left(name), name)
+        )
     if exclude:
         asked["exclude"] = parse_region(exclude)
     return SkyChoice(**asked)
