@@ -17,6 +17,7 @@ from ..workflow.checks import EXTRACTIONS, SKY_REFINEMENTS, as_fibers
 from . import draw, single_threaded, there
 from .canvas import Canvas
 from .choices import Choices
+from .fiberlist import numbers
 from .model import ExposureModel, Shown, moved
 from .twin import Twin
 from .work import Work
@@ -340,11 +341,11 @@ class ExplorePanel:
     def _paint(self, purpose: str, fibers: list[int]) -> None:
         touched = {fiber + 1 for fiber in fibers}
         if purpose == OFF:
-            held = _numbers(self.choices.dead_fibers.get(self.entry.channel, ""))
+            held = numbers(self.choices.dead_fibers.get(self.entry.channel, ""))
             self.switch_off(",".join(map(str, sorted(held ^ touched))))
             return
         # The first stroke begins a mask of its own; erasing begins with the fibres that are sky now.
-        held = _numbers(self.choices.sky_mask if purpose == PAINT else self._sky_fibers())
+        held = numbers(self.choices.sky_mask if purpose == PAINT else self._sky_fibers())
         chosen = held | touched if purpose == PAINT else held - touched
         self.choices.set_sky("mask", sky_mask=as_fibers(",".join(map(str, sorted(chosen)))))
 
@@ -424,12 +425,3 @@ def _same(before: Shown | None, shown: Shown) -> Shown | None:
 
 def _text(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
-
-
-def _numbers(fibers: str) -> set[int]:
-    """Numbers of the fibres in a list such as ``12-14,80``."""
-    found: set[int] = set()
-    for word in filter(None, as_fibers(fibers).split(",")):
-        first, _, last = word.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found

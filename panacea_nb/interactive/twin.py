@@ -20,9 +20,10 @@ class Twin:
         self.picture, self.text = picture, text
         for image, choices in self._handles:
             image.update(self._image(picture))
-            choices.update(self._code(text))
+            if choices is not None:
+                choices.update(self._code(text))
 
-    def show(self) -> None:
+    def show(self, *, with_text: bool = True) -> None:
         """Show picture and choices here; they are kept up to date while the kernel lives."""
         from IPython.display import display
 
@@ -30,7 +31,7 @@ class Twin:
             print("nothing is shown yet")
             return
         image = display(self._image(self.picture), display_id=True)
-        choices = display(self._code(self.text), display_id=True)
+        choices = display(self._code(self.text), display_id=True) if with_text else None
         self._handles = [(image, choices)]
 
     @staticmethod
