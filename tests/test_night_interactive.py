@@ -42,7 +42,8 @@ for name, options in json.loads(what).get("extract", {}).items():
 if json.loads(what).get("mark"):
     model = work.model("uv", target.name)
     x, y, _ = brightest_cosmics(model, work.choices)[0]
-    marks = [cosmicmarks.Mark(model.label, "clean", x - 2, y - 2, x + 2, y + 2), cosmicmarks.Mark(model.label, "hit", 900, 900, 903, 901)]
+    marks = [cosmicmarks.Mark(model.label, "clean", x - 2, y - 2, x + 2, y + 2)]
+    marks += [cosmicmarks.Mark(model.label, "hit", 900, 900, 903, 901)]
     cosmicmarks.save(work.path.parent / "marks.txt", marks)
     work.choices.set(cosmics_file=str(work.path.parent / "marks.txt"))
 seen = {}
