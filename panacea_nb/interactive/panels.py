@@ -382,11 +382,11 @@ class ExplorePanel:
             self.twin.put(self._together(), self.choices.to_yaml(self.work.path))
 
     def _draw(self, model: ExposureModel, shown: Shown, before: Shown | None) -> None:
+        self.spectrum.put(draw.spectrum(shown, _same(before, shown)))  # first: it is what is waited for
         image, spaxels = model.image(shown)
         chosen = self.choices
         regions = {"sky": chosen.sky_region, "never sky": chosen.sky_exclude, "sum": chosen.extract_region}
         title = f"{printable(self.entry.object_name)}, {self.entry.channel}, {self.entry.label}"
-        self.spectrum.put(draw.spectrum(shown, _same(before, shown)))
         self.canvas.put(draw.field(shown, image, spaxels, regions, title))
         self.residual.put(draw.residual(shown))
 

@@ -158,7 +158,7 @@ class ChecksPanel:
         with contextlib.suppress(PanaceaError):
             tracks = checks.brightest_cosmics(self.model, chosen)
             self.tracks.options = [
-                ("largest tracks", None),
+                ("go to one of the largest tracks", ()),
                 *((f"column {x}, row {y}: {n} pixels", (x, y)) for x, y, n in tracks),
             ]
             if tracks and (self.column.value, self.row.value) == (1000, 1000):
@@ -214,8 +214,8 @@ class ChecksPanel:
         for canvas, clicked in ((ARCS, self._click_line), (FIBERS, self._click_fiber), (COSMICS, self._click_pixel)):
             self.canvases[canvas].answers(clicked, lambda key: None)
 
-    def _go_to(self, place: tuple[int, int] | None) -> None:
-        if place is not None:
+    def _go_to(self, place: tuple[int, ...]) -> None:
+        if place:
             self._filling = True
             self.column.value, self.row.value = place
             self._filling = False
@@ -290,7 +290,7 @@ class ChecksPanel:
             for wave, used, middle, spread in checks.line_table(solution)
         )
         head = "<tr><th>line [Å]</th><th>fibres</th><th>residual [px]</th><th>spread [px]</th></tr>"
-        self.table.value = f"<table>{head}{rows}</table>"
+        self.table.value = f"<table cellpadding='3'>{head}{rows}</table>"
         return draw_checks.arc_lines(
             self.arcs, solution, [float(x) for x in dropped.split(",") if x], self.fiber.value - 1
         )
