@@ -14,6 +14,8 @@ from panacea_nb.instrument import channel
 from panacea_nb.interactive import draw, panels
 from panacea_nb.interactive.choices import Choices
 from panacea_nb.interactive.there import Entry
+from panacea_nb.interactive.work import OtherRunError
+from panacea_nb.products.layout import Layout
 from panacea_nb.reduce.source import Refraction
 
 NIGHT = "20250115"
@@ -33,6 +35,9 @@ class FakeWork(panels.Work):
     def __init__(self, path) -> None:
         self.path, self.entries = path, ENTRIES
         self.choices = Choices({"night": NIGHT, "sides": "uv,orange", "object": "NGC_1_056_E"})
+
+    def loaded(self):
+        return Choices.load(self.path)
 
     def model(self, side, name):
         return SimpleNamespace(facts=channel(side))
@@ -155,6 +160,16 @@ def test_saved_choices_fill_the_panel_again(panel):
     panel.extraction.value = "psf"
     panel.load_button.click()
     assert (panel.source_x.value, panel.extraction.value, panel.aperture.value) == ("1", "aperture", "2.5")
+
+
+def test_choices_of_another_night_are_not_taken(tmp_path):
+    work = object.__new__(panels.Work)
+    work.layout, work.path = Layout(tmp_path / "out", NIGHT), tmp_path / "choices.yaml"
+    Choices({"night": "20250116", "output": str(tmp_path / "out")}).save(work.path)
+    with pytest.raises(OtherRunError, match=r"choices\.yaml holds choices for night 20250116 .*: name another file"):
+        work.loaded()
+    Choices({"night": NIGHT, "output": str(tmp_path / "out"), "tag": "deep"}).save(work.path)
+    assert work.loaded().tag == "deep"
 
 
 def test_another_target_begins_without_places(panel):

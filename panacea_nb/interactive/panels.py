@@ -357,7 +357,7 @@ class ExplorePanel:
 
     def load(self) -> None:
         """Take the choices from the file."""
-        self.change(lambda: setattr(self.work, "choices", Choices.load(self.work.path)))
+        self.change(lambda: setattr(self.work, "choices", self.work.loaded()))
 
     # --- showing -------------------------------------------------------------------------------------------------------
     def refresh(self) -> None:

@@ -207,9 +207,7 @@ class ChecksPanel:
         self.unmark.on_click(lambda _: self.change(self._take_back, COSMICS))
         self.save_button.on_click(lambda _: self.save())
         self.load_button.on_click(
-            lambda _: self.change(
-                lambda: setattr(self.work, "choices", Choices.load(self.work.path)), *range(len(TABS))
-            )
+            lambda _: self.change(lambda: setattr(self.work, "choices", self.work.loaded()), *range(len(TABS)))
         )
         for canvas, clicked in ((ARCS, self._click_line), (FIBERS, self._click_fiber), (COSMICS, self._click_pixel)):
             self.canvases[canvas].answers(clicked, lambda key: None)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from ..errors import PanaceaError
+from ..errors import PanaceaError, RequestError
 from ..products.layout import Layout, locate
 from . import there
 from .choices import FILE, Choices
 from .model import ExposureModel
+
+
+class OtherRunError(RequestError):
+    """A file of choices was made for another run."""
 
 
 class Work:
@@ -25,7 +29,7 @@ class Work:
         self.layout = Layout.locate(output, night, tag)
         self.path = Path(choices).expanduser().absolute()
         begun = {"baseraw": str(locate(baseraw))} if baseraw else {}
-        self.choices = Choices.load(self.path) if self.path.is_file() else Choices.of_run(self.layout, **begun)
+        self.choices = self.loaded() if self.path.is_file() else Choices.of_run(self.layout, **begun)
         self.baseraw = begun.get("baseraw") or self.choices.baseraw
         self.entries = there.entries(self.layout, self.baseraw)
         self.models: dict[tuple[str, str], ExposureModel] = {}
@@ -40,6 +44,23 @@ class Work:
             known = any(name and name in entry.object_name.lower() for entry in ready)
             sides = tuple(dict.fromkeys(entry.channel for entry in ready))
             self.choices.set(sides=sides, **({} if known else {"object": there.targets(self.entries)[0]}))
+
+    def loaded(self) -> Choices:
+        """The choices in the file.
+
+        Raises
+        ------
+        OtherRunError
+            If they are for another night or root than the one that is worked on.
+        """
+        found = Choices.load(self.path)
+        other = Path(found.output).expanduser().absolute()
+        if found.night != self.layout.night or other.resolve() != self.layout.output.resolve():
+            raise OtherRunError(
+                f"{self.path.name} holds choices for night {found.night} under {other}, not for {self.layout.night} under "
+                f"{self.layout.output}: name another file (parameter 'choices'), or work on that night"
+            )
+        return found
 
     def model(self, channel: str, name: str) -> ExposureModel:
         """The model of an exposure, its inputs read on first use."""
