@@ -98,7 +98,7 @@ class ExplorePanel:
         self.telluric = w.Dropdown(options=("none", "mean"), description="telluric", layout=wide(200), style=UNITS)
         self.tag = w.Text(description="tag", placeholder="none", layout=wide(200), **text)
         self.off = w.Text(description="fibres off", layout=wide(420), **text)
-        self.file = w.Text(value=str(self.work.path), description="file", layout=wide(420), **text)
+        self.file = w.Text(value=self.work.file, description="file", layout=wide(420), **text)
         self.save_button = w.Button(description="save", button_style="primary", layout=wide(90))
         self.load_button = w.Button(description="load", layout=wide(90))
         self.undo_button = w.Button(description="undo", layout=wide(90))

@@ -69,7 +69,7 @@ class ChecksPanel:
             w.Checkbox(description=n.replace("_", " "), indent=False)
             for n in ("barycentric", "vacuum", "match_resolution")
         ]
-        self.file = w.Text(value=str(self.work.path), description="file", layout=wide(520), **text)
+        self.file = w.Text(value=self.work.file, description="file", layout=wide(520), **text)
         self.save_button = w.Button(description="save", button_style="primary", layout=wide(90))
         self.load_button = w.Button(description="load", layout=wide(90))
         self.status, self.table = w.HTML(), w.HTML()

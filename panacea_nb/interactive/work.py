@@ -79,6 +79,11 @@ class Work:
         chosen = [e for e in chosen if name in e.object_name.lower()]
         return sorted(chosen, key=lambda e: (not e.on_target, self.choices.sides.index(e.channel), e.obsid, e.exposure))
 
+    @property
+    def file(self) -> str:
+        """The file of the choices as it is shown: without what it has in common with the current folder."""
+        return str(self.path.relative_to(Path.cwd())) if self.path.is_relative_to(Path.cwd()) else str(self.path)
+
     def save(self, seen: dict[str, str] | None = None) -> str:
         """Write the choices with digests of the spectra that were ``seen``; returns what was done, and how to reduce with them."""
         self.choices.save(self.path, seen)
