@@ -23,6 +23,7 @@ from ..reduce.calibrated import Calibrated, FluxOptions, Measured, Rectified
 from ..reduce.fieldmodel import FieldModel
 from ..reduce.skychoice import SkyChoice
 from ..reduce.source import Refraction
+from ..reduce.sourceprior import prior_from_dict
 from ..workflow import plan, status
 from ..workflow.graph import task_id
 from . import again
@@ -214,7 +215,10 @@ class ExposureModel:
         spectra, facts, refraction = self.spectra(choices), self.facts, self.refraction
         cal = self.calibration.without(asked["dead_fibers"])
         left = lambda name: self.left_by(choices, name)  # noqa: E731
-        prior, decisions = skyinput.expected_source(self.task, asked["profile_from"], self.wave_ref, left)
+        if before is None:
+            prior, decisions = skyinput.expected_source(self.task, asked["profile_from"], self.wave_ref, left)
+        else:
+            prior, decisions = prior_from_dict(before.left.meta["prior"]), []
         named = {
             "mode": asked["sky_mode"], "region": asked["sky_region"], "exclude": asked["sky_exclude"], "mask": asked["sky_mask"],
             "obsid": asked["sky_obsid"], "exposure": asked["sky_exp"], "degree": asked["sky_degree"],
