@@ -23,6 +23,22 @@ def test_what_is_whole_is_read(path):
     assert found.meta == {"exptime": 900.0}
 
 
+def test_without_a_file_between_it_is_the_same(tmp_path):
+    arrays = {
+        "Amplitude": np.arange(6.0).reshape(2, 3) / 7,
+        "mask": np.eye(2, dtype=bool),
+        "small": np.ones(3, np.float32) / 3,
+    }
+    meta = {"prior": {"point": (1.0, 0.1)}, "none": None, "a": np.float64(0.1), "nan": float("nan")}
+    read = bundle.read(write_fits(tmp_path / "a.fits", bundle.to_hdus(arrays, meta)))
+    kept = bundle.as_read(arrays, meta)
+    assert repr(kept.meta) == repr(read.meta)
+    assert list(kept.arrays) == list(read.arrays)
+    for name, array in read.arrays.items():
+        assert kept[name].dtype == array.dtype
+        assert np.array_equal(kept[name], array)
+
+
 def test_one_changed_byte_of_the_data_is_seen(path):
     with fits.open(path) as hdus:
         place = hdus["AMPLITUDE"].fileinfo()["datLoc"]

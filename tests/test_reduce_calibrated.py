@@ -10,7 +10,7 @@ from reduce_factory import lines_on_continuum
 
 from panacea_nb.instrument import channel
 from panacea_nb.products.bundle import Bundle
-from panacea_nb.reduce.calibrated import FluxOptions, calibrate, sky_on_grid
+from panacea_nb.reduce.calibrated import FluxOptions, calibrate, collapsed_image, measured, rectified, sky_on_grid
 from panacea_nb.reduce.flux import FluxScale
 from panacea_nb.reduce.maskbits import DQ
 from panacea_nb.reduce.source import lenslet_fractions
@@ -88,6 +88,20 @@ def blank():
 
 
 INNER = slice(40, -40)
+
+
+def test_what_is_held_while_the_source_moves_gives_the_same():
+    """Rectified once, measured for one place after another: bit by bit what a calibration from the beginning gives."""
+    parts = exposure(800.0 * star_share())
+    even = rectified("orange", *parts, SCALE, RESPONSE)
+    for place in ((0.3, -0.4), (0.9, 0.1)):
+        options = FluxOptions(5600.0, 30.0, *place, extraction="aperture", aperture=1.5)
+        whole = calibrate("orange", *parts, SCALE, RESPONSE, options)
+        found = measured(even, options)
+        assert np.array_equal(found.spectrum.flux, whole.spectrum.flux)
+        assert np.array_equal(found.spectrum.error, whole.spectrum.error)
+        assert (found.source.fwhm, found.limit) == (whole.source.fwhm, whole.limit)
+        assert np.array_equal(collapsed_image(even, 5600.0, 30.0)[0], whole.collapsed)
 
 
 def test_flux_of_the_star(star):

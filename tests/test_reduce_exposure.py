@@ -56,15 +56,19 @@ def frame(setup):
 
 @pytest.fixture(scope="module")
 def result(setup, frame):
-    trace, wave, lsf, throughput = setup
     image = frame[0]
     mask = np.zeros(image.shape, np.uint8)
-    mask[int(trace[30, 200]), 200] = DQ.SATURATED
+    mask[int(setup[0][30, 200]), 200] = DQ.SATURATED
+    return extracted(setup, image, mask)
+
+
+def extracted(setup, image, mask, marked=None):
+    trace, wave, lsf, throughput = setup
     alive = np.ones(NF, bool)
     none = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
     return extract_exposure(
         image, mask, read_noise(image), nothing(image), fiber_model(trace, alive), none, wave, lsf, throughput, POSITIONS,
-        sky_lines=LINES, wander=np.array([[0.1, 0.1, 30.0]] * 2),
+        sky_lines=LINES, wander=np.array([[0.1, 0.1, 30.0]] * 2), marked=marked,
     )  # fmt: skip
 
 
@@ -139,3 +143,22 @@ def test_gap_lies_between_the_groups(setup):
     middle = int(setup[0][NF // 2 - 1 : NF // 2 + 1].mean())
     assert gap[middle - 15 : middle + 15].all()
     assert not gap[int(setup[0][3, 0])].any()
+
+
+def test_cosmic_rays_marked_by_hand(setup, frame, result):
+    """Pixels marked as hit are flagged and lose their weight, those marked as clean are trusted again."""
+    image, _, (rows, columns) = frame
+    found = result.cosmics[rows, columns]
+    row, column = rows[found][0], columns[found][0]
+    hit, clean = np.zeros(image.shape, bool), np.zeros(image.shape, bool)
+    clean[row, column] = True
+    fiber, at = 20, 300
+    middle = int(round(result.model.trace[fiber, at]))
+    hit[middle - 2 : middle + 3, at] = True
+    assert not result.cosmics[middle - 1 : middle + 2, at].any()
+    marked = extracted(setup, image, np.zeros(image.shape, np.uint8), (hit, clean))
+    assert marked.cosmics[hit].all()
+    assert not marked.cosmics[row, column]
+    assert marked.extraction.used[fiber, at] < 0.2
+    assert marked.mask[fiber, at] & DQ.COSMIC
+    assert marked.mask[fiber, at] & DQ.LOSTWEIGHT

@@ -9,6 +9,7 @@ from reduce_factory import wavelengths
 
 from panacea_nb.reduce import wavelength as module
 from panacea_nb.reduce.wavelength import (
+    LineChoiceError,
     LineFits,
     WavelengthError,
     fiber_offsets,
@@ -18,6 +19,7 @@ from panacea_nb.reduce.wavelength import (
     pixel_gaussian,
     relative_shifts,
     solve_wavelength,
+    without_lines,
 )
 
 NF, NX = 40, 800
@@ -267,3 +269,13 @@ def test_degree_follows_the_data(solution):
     """The dispersion is a parabola: the criterion does not ask for the highest degree."""
     assert solution.degree in (3, 4)
     assert solution.rms < module.MAX_RMS
+
+
+def test_arc_lines_are_left_out_by_hand():
+    lines = Table({"wavelength": [4046.56, 4358.33, 5460.74]})
+    kept, decisions = without_lines(lines, "4358.3")
+    assert list(kept["wavelength"]) == [4046.56, 5460.74]
+    assert decisions[0].text == "arc lines left out by hand: 4358.33 A"
+    assert without_lines(lines, "") == (lines, [])
+    with pytest.raises(LineChoiceError, match="no arc line at 4700 A; the nearest listed one is 4358.33 A"):
+        without_lines(lines, "4700")

@@ -93,7 +93,7 @@ def test_parameters_say_what_to_work_on_and_the_options_of_the_stage(request_of,
     place = {"output": str(tmp_path / "out"), "night": NIGHT, "tag": "", "baseraw": str(raw)}
     where = {"channel": "uv", "obsid": BLUE, "exposure": 2, "program": "HET25-1-999"}
     extract = tasks[f"05_extract-{name}"].parameters
-    assert extract == {**place, **where, "frame_kind": "sci", "force": False}
+    assert extract == {**place, **where, "frame_kind": "sci", "cosmics_file": "", "force": False}
     sky = tasks[f"06_sky-{name}"].parameters
     assert (sky["correct_ftf"], sky["frame_kind"]) == (True, "sci")
     assert tasks["00_inventory"].parameters["sides"] == "uv"
@@ -346,6 +346,9 @@ def changed(before: plan.Plan, after: plan.Plan, output: Path) -> set[str]:
         ({"extraction": "aperture", "aperture": 2.0}, {"07_flux"}),
         ({"telluric": "mean", "covariance": True}, {"07_flux"}),
         ({"source_x": 1.0, "source_y": 1.0}, {"07_flux"}),
+        ({"dead_fibers": "uv=12-14"}, {"06_sky", "07_flux"}),
+        ({"drop_lines": "uv=3650.2"}, {"03_wavelength"}),
+        ({"dead_fibers": "red=12-14", "drop_lines": "red=6965.4"}, set()),
         ({"jobs": 3, "overwrite": True, "tag": ""}, set()),
         ({"exclude": "2"}, {"00_inventory", "02_trace", "04_flat"}),  # the twilights
         ({"force": True}, {stage.name for stage in stages.STAGES} - {"08_standard"}),
@@ -354,6 +357,30 @@ def changed(before: plan.Plan, after: plan.Plan, output: Path) -> set[str]:
 def test_an_option_changes_the_fingerprints_of_its_stages_alone(request_of, tmp_path, values, stages_changed):
     before, after = request_of(obsid=BLUE, exp=1), request_of(obsid=BLUE, exp=1, **values)
     assert changed(before, after, tmp_path) == stages_changed
+
+
+def test_exposures_left_out_by_hand_are_not_reduced(request_of):
+    tasks = request_of(leave_out=f"{BLUE}_exp1,{STANDARD}").tasks
+    assert {task.parameters["obsid"] for task in tasks.values() if task.id.startswith("07")} == {BLUE, RED}
+    assert [task.parameters["exposure"] for task in tasks.values() if task.id.startswith(f"07_flux-{BLUE:07d}")] == [2]
+    combined = next(task for task in tasks.values() if task.id.startswith("09") and "NGC_1" in task.id)
+    assert combined.parameters["expected"] == 1
+
+
+def test_marked_cosmic_rays_concern_their_exposure_alone(request_of, tmp_path):
+    marks = tmp_path / "marks.txt"
+    marks.write_text(f"# by hand\nuv/{BLUE:07d}_exp01 hit 10 20\n")
+    made = request_of(cosmics_file=str(marks))
+    assert changed(request_of(), made, tmp_path) == {"05_extract"}
+    assert made.tasks[f"05_extract-{BLUE:07d}-exp02-uv"].parameters["cosmics_file"] == ""
+    assert made.tasks[f"05_extract-{BLUE:07d}-exp01-uv"].parameters["cosmics_file"] == str(marks)
+    before = request_of(obsid=BLUE, exp=1, cosmics_file=str(marks))
+    marks.write_text(f"uv/{BLUE:07d}_exp01 hit 10 20\nuv/{BLUE:07d}_exp02 hit 1 1\n")
+    assert changed(before, request_of(obsid=BLUE, exp=1, cosmics_file=str(marks)), tmp_path) == set()
+    marks.write_text(f"uv/{BLUE:07d}_exp01 clean 10 20\n")
+    assert changed(before, request_of(obsid=BLUE, exp=1, cosmics_file=str(marks)), tmp_path) == {"05_extract"}
+    with pytest.raises(RequestError, match="--cosmics-file .* cannot be read"):
+        request_of(cosmics_file=str(tmp_path / "none.txt"))
 
 
 def test_dry_run_prints_every_task_and_writes_nothing(tmp_path, raw):

@@ -77,6 +77,11 @@ def test_values_are_brought_to_their_types():
         ({"extraction": "aperture", "aperture": 0}, "--aperture: '0' must be greater than 0"),
         ({"extract_region": "circle(0,0,1)"}, "--extract_region is for --extraction extended, not psf"),
         ({"telluric": "standard"}, "--telluric standard needs --standard_star_date and --standard_star_obsid"),
+        ({"leave_out": "12_exp"}, "--leave-out: .* holds '12_exp' .an observation is N, one exposure of it N_expNN."),
+        ({"dead_fibers": "12"}, "--dead-fibers: '12' '12' is not CHANNEL=LIST"),
+        ({"dead_fibers": "uv=281"}, "--dead-fibers: .* holds '281', which is no fibre from 1 to 280"),
+        ({"drop_lines": {"blue": "3650"}}, "--drop-lines: .* holds 'blue', which is no channel"),
+        ({"drop_lines": "uv=x"}, "--drop-lines: .* is not a number"),
         ({"jobs": 1.5}, "--jobs: '1.5' is not a whole number"),
     ],
 )
@@ -85,6 +90,17 @@ def test_nonsense_is_refused_in_one_line_that_names_the_option(values, message):
         RunDefinition(**({"night": NIGHT} | values if values else {}))
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, RequestError)
+
+
+def test_choices_by_hand_are_brought_to_one_form():
+    made = RunDefinition(
+        night=NIGHT, leave_out=["7", "0000005_exp2"], dead_fibers=["uv=14,12-13", "uv=80", "red=1"],
+        drop_lines={"uv": [4046.56, 3650.15], "orange": ""},
+    )  # fmt: skip
+    assert made.leave_out == ("0000005_exp02", "0000007")
+    assert made.dead_fibers == {"uv": "12-14,80", "red": "1"}
+    assert made.drop_lines == {"uv": "3650.15,4046.56"}
+    assert RunDefinition.from_dict(made.to_dict()) == made
 
 
 @pytest.mark.parametrize(

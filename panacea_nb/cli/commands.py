@@ -50,6 +50,9 @@ def definition(options: argparse.Namespace, *, needs_raw: bool = True) -> RunDef
     config = getattr(options, "config", None)
     if config:
         values.update(rundef.check_names(rundef.read_yaml(Path(config)), config))
+        beside = Path(config).expanduser().absolute().parent / str(values.get("cosmics_file", ""))
+        if beside.is_file():  # written together, moved together
+            values["cosmics_file"] = str(beside)
     values.update(_given(options))
     made = RunDefinition(**values)
     if needs_raw:
@@ -64,6 +67,8 @@ def definition(options: argparse.Namespace, *, needs_raw: bool = True) -> RunDef
         made.baseraw = str(folder)
     if made.sky_mask_file is not None:
         made.sky_mask = str(made.sky_mask_file)
+    if made.cosmics_file:
+        made.cosmics_file = str(Path(made.cosmics_file).expanduser().absolute())
     made.output = str(Path(made.output).expanduser().absolute())
     return made
 

@@ -44,6 +44,13 @@ def to_hdus(arrays: dict[str, np.ndarray], meta: dict[str, Any] | None = None) -
     return hdus
 
 
+def as_read(arrays: dict[str, np.ndarray], meta: dict[str, Any] | None = None) -> Bundle:
+    """What `read` would give of `to_hdus`, without a file between them."""
+    kept = {name.lower(): np.asarray(array) for name, array in arrays.items()}
+    kept = {name: array.astype(np.uint8) if array.dtype == bool else array for name, array in kept.items()}
+    return Bundle(kept, json.loads(json.dumps(meta or {}, sort_keys=True, default=_plain)))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()

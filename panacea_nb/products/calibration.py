@@ -15,6 +15,7 @@ from ..reduce.calibrated import FluxOptions
 from ..reduce.extract import FiberModel
 from ..reduce.flux import FluxScale
 from ..reduce.scatter import ScatterModel
+from ..reduce.skyregion import fiber_list
 from ..reduce.telluric import Transmission, at_airmass, mean_transmission
 from ..reduce.trace import PROFILE_BLOCK, TraceResult
 from . import bundle
@@ -136,16 +137,25 @@ class ScienceCalibration:
     def alive(self) -> np.ndarray:
         return self.model.alive
 
+    def without(self, fibers: str) -> ScienceCalibration:
+        """These calibrations with some fibres switched off: numbers from 1, as in ``12-14,80``."""
+        if not fibers:
+            return self
+        alive = self.alive & ~fiber_list(fibers, self.alive.size)
+        return replace(self, model=replace(self.model, alive=alive))
 
-def load_science(task: Task) -> ScienceCalibration:
-    """Calibrations for 06_sky and 07_flux."""
+
+def load_science(task: Task, dead_fibers: str = "") -> ScienceCalibration:
+    """Calibrations for 06_sky and 07_flux; ``dead_fibers`` were switched off by hand, which is recorded with the task."""
     traced = _read(task, "02_trace", "trace", "coef", "alive", "sigmas", "weights")
     waves = _read(task, "03_wavelength", "lsf")
     flats = _read(task, "04_flat", "throughput", "pixelflat")
+    if dead_fibers:
+        task.record([Decision("FIBERSOFF", f"fibres switched off by hand: {dead_fibers}", "info")])
     return ScienceCalibration(
         load_model(traced)[0], waves["lsf"], flats["throughput"], flats["pixelflat"], float(flats.meta["profile_scale"]),
         find_channel(task.channel).fiber_positions(),
-    )  # fmt: skip
+    ).without(dead_fibers)  # fmt: skip
 
 
 def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCalibration, options: FluxOptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from ..reduce.spline import CommonSpectrum
 from . import bundle
 from .layout import locate
 from .session import Task
+
+Left = Callable[[str], bundle.Bundle]  # what 06_sky left for an exposure, by its name
 
 
 def read_mask(text: str, n_fibers: int) -> np.ndarray:
@@ -50,7 +52,11 @@ def read_mask(text: str, n_fibers: int) -> np.ndarray:
 
 def read_other(path: Path, name: str) -> OtherSky:
     """The sky that 06_sky left for another exposure of the channel."""
-    found = bundle.read(path, "coef", "sky_variance", "wavelength", "factor")
+    return other_sky(bundle.read(path, "coef", "sky_variance", "wavelength", "factor"), name)
+
+
+def other_sky(found: bundle.Bundle, name: str) -> OtherSky:
+    """`read_other` of what was read."""
     wave, factor = found["wavelength"], found["factor"]
     low, high = float(wave.min()), float(wave.max())
     start, step = float(found.meta["start"]), float(found.meta["step"])
@@ -76,8 +82,11 @@ def choose(
     exposure: int | None,
     degree: int,
     refine: str,
+    left: Left | None = None,
 ) -> SkyChoice:
     """The choice of sky from the parameters of 06_sky; see the command line's help for what each means.
+
+    ``left`` gives what 06_sky left for another exposure; by default it is read from its file.
 
     Raises
     ------
@@ -90,21 +99,28 @@ def choose(
         asked["fibers"] = read_mask(mask, n_fibers)
     if mode == "exposure":
         name = f"{int(obsid or 0):07d}_exp{int(exposure or 1):02d}"
-        asked["other"] = read_other(task.input(task.other("06_sky", name)), name)
+        asked["other"] = (
+            read_other(task.input(task.other("06_sky", name)), name) if left is None else other_sky(left(name), name)
+        )
     if exclude:
         asked["exclude"] = parse_region(exclude)
     return SkyChoice(**asked)
 
 
-def expected_source(task: Task, names: Sequence[str], wave: float) -> tuple[SourcePrior, list[Decision]]:
+def expected_source(
+    task: Task, names: Sequence[str], wave: float, left: Left | None = None
+) -> tuple[SourcePrior, list[Decision]]:
     """What is expected of the exposure's source at ``wave`` [A].
 
     Parameters
     ----------
     names : exposures that 06_sky has done: standards of this channel (``0000012_exp01``); of the arm's other channel this exposure
         and its standards (``orange/0000012_exp01``)
+    left : function of a name, optional
+        Gives what 06_sky left for it; by default it is read from its file.
     """
-    found = {name: bundle.read(task.input(task.other("06_sky", name)), "none").meta for name in names}
+    left = left or (lambda name: bundle.read(task.input(task.other("06_sky", name)), "none"))
+    found = {name: left(name).meta for name in names}
     own = [name for name in names if "/" not in name]
     prior, decision = standards_prior((found[name]["beta"], found[name]["beta_error"]) for name in own)
     pair, standards = None, []

@@ -109,6 +109,71 @@ class Calibrated:
         return f"{name}, {channel}: source found at s/n: {self.source.snr:.2f}, fwhm: {self.source.fwhm:.2f}"
 
 
+@dataclass(frozen=True)
+class Rectified:
+    """Calibrated spectra of all fibres on the channel's grid, before a source is looked for.
+
+    Attributes
+    ----------
+    grid : (nw,) [A, air]; factor : (nw,) flux per e-/A; response : (nw,)
+    skysub, sky, error : (nf, nw) [erg/s/cm2/A]; good : (nf, nw) bool; dq : (nf, nw) uint8
+    correlation : (3,); shared : (nf, nw), error that all fibres share through the sky
+    under : (nw,), light under a source where no sky was subtracted
+    coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
+    positions : (nf, 2); alive : (nf,); refraction : Refraction; wave : first and last wavelength of the channel [A]
+    meta : plain values of the sky stage
+    """
+
+    grid: np.ndarray
+    factor: np.ndarray
+    response: np.ndarray
+    skysub: np.ndarray
+    sky: np.ndarray
+    error: np.ndarray
+    good: np.ndarray
+    dq: np.ndarray
+    correlation: np.ndarray
+    shared: np.ndarray
+    under: np.ndarray
+    coupling: np.ndarray
+    lsf: np.ndarray
+    covariance: np.ndarray | None
+    positions: np.ndarray
+    alive: np.ndarray
+    refraction: Refraction
+    wave: tuple[float, float]
+    meta: Mapping
+
+    @property
+    def sky_mode(self) -> str:
+        return str(self.meta.get("sky_mode", "auto"))
+
+    @property
+    def field(self) -> tuple:
+        """Positions, grid, flux, variance, sky, good, refraction: what extraction takes."""
+        return self.positions, self.grid, self.skysub, self.error**2, self.sky, self.good, self.refraction
+
+    def centre(self, options: FluxOptions) -> float:
+        """Wavelength [A] at which the user's positions hold: the centre of the collapse window."""
+        return 0.5 * (self.wave[0] + self.wave[1]) if options.central_wave is None else float(options.central_wave)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The source found in rectified spectra, and its spectrum; see `Calibrated` for what each means."""
+
+    source: PointSource | None
+    companion: PointSource | None
+    search: dict
+    spectrum: ExtractedSpectrum
+    limit: float
+    centre: float
+    shapes: np.ndarray | None
+    extraction: Extraction
+    air: Transmission | None
+    decisions: list[Decision]
+
+
 def calibrate(
     channel: str,
     cal,
@@ -119,7 +184,7 @@ def calibrate(
     options: FluxOptions,
     air: Transmission | None = None,
 ) -> Calibrated:
-    """Calibrate one exposure.
+    """Calibrate one exposure: rectify, find and extract the source, build cubes.
 
     Parameters
     ----------
@@ -130,11 +195,25 @@ def calibrate(
     scale : FluxScale; response : (nw,) on the channel's grid
     air : Transmission, by which the source's spectrum is divided, if any
     """
+    even = rectified(channel, cal, spectra, sky, scale, response, covariance=options.covariance)
+    return assembled(even, measured(even, options, air), options)
+
+
+def rectified(
+    channel: str,
+    cal,
+    spectra: Mapping[str, np.ndarray],
+    sky: Mapping[str, np.ndarray],
+    scale: FluxScale,
+    response: np.ndarray,
+    *,
+    covariance: bool = False,
+) -> Rectified:
+    """The part of `calibrate` that no choice about the source changes: flux-calibrated spectra on the channel's grid."""
     facts = find_channel(channel)
     grid = facts.wave_grid()
     path = facts.refraction()
     refraction = Refraction(*(np.asarray(path[name], float) for name in ("wavelength", "x", "y")))
-    centre = 0.5 * (facts.wave_min + facts.wave_max) if options.central_wave is None else float(options.central_wave)
     alive, positions = cal.alive, cal.positions
     wavelength = sky["wavelength"]
     unit = sky["factor"] / sky["gradient"][:, None]  # throughput x A per column
@@ -151,56 +230,71 @@ def calibrate(
     sky_flux = np.where(alive[:, None], sky_density, 0.0) * factor
     dq = even.mask | np.where(alive[:, None], 0, np.uint8(DQ.DEADFIBER)).astype(np.uint8)
     good = error > 0
-    sky_mode = str(sky.meta.get("sky_mode", "auto"))
-    under = level_under(skysub, good) if sky_mode == "none" else np.zeros(grid.size)
-    second = from_dict(sky.meta["companion"]) if options.fixed is None else None
-    second = None if second is None else at_wavelength(second, centre, refraction)
-    field = (positions, grid, skysub, error**2, sky_flux, good, refraction)
-    beside = 0.0 if second is None else companion_light(from_dict(sky.meta["source"]), second, *field)
-    # The chunks' variances take the correlation of neighbouring elements into account.
-    correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
-    middle = 0.5 * (facts.wave_min + facts.wave_max)  # where the sky stage's prior holds
-    prior = prior_from_dict(sky.meta["prior"]).moved(middle, centre, refraction)
-    source, search = find_source(
-        positions, grid, np.where(good, skysub - under - beside, 0.0), error**2 * correlated, sky_flux + under, good, refraction,
-        wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(sky.meta["level_scatter"]),
-    )  # fmt: skip
-    shared = np.sqrt(np.maximum(sky_var, 0)) * factor
-    coupling = coupling_on_grid(spectra["coupling"], wavelength, grid)
-    spectrum, shapes, limit = _spectrum(source, second, field, centre, shared, coupling)
-    own_light = skysub - beside if options.extraction == "aperture" else skysub
-    spectrum, extraction = extract_as_asked(
-        options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
-        (own_light, error**2, sky_flux, good), (positions, grid, refraction, centre), coupling,
-    )  # fmt: skip
-    if air is not None:
-        spectrum = correct(spectrum, air)
-    neighbours = None
-    if options.covariance:
-        covariance = neighbour_covariance(variance, usable, wavelength, grid)
-        neighbours = correlation(covariance, error / factor)
-    spaxels = spaxel_grid(positions)
-    values = [skysub + sky_flux, sky_flux, skysub]
-    cubes = dict(
-        zip(
-            ("obs", "sky", "skysub"),
-            build_cube(values, good, positions, grid, refraction, centre, spaxels),
-            strict=True,
-        )
-    )
-    collapsed = collapse(cubes["skysub"], grid, centre, options.wavelength_bin)
+    none = str(sky.meta.get("sky_mode", "auto")) == "none"
+    under = level_under(skysub, good) if none else np.zeros(grid.size)
     lsf = np.stack(
         [np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])]
     )
+    neighbours = neighbour_covariance(variance, usable, wavelength, grid) if covariance else None
+    return Rectified(
+        grid, factor, response, skysub, sky_flux, error, good, dq, even.correlation, np.sqrt(np.maximum(sky_var, 0)) * factor,
+        under, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive, refraction,
+        (facts.wave_min, facts.wave_max), sky.meta,
+    )  # fmt: skip
+
+
+def measured(even: Rectified, options: FluxOptions, air: Transmission | None = None) -> Measured:
+    """The part of `calibrate` that choices about the source change: find it, fit it, extract its spectrum."""
+    centre = even.centre(options)
+    positions, grid, skysub, variance, sky_flux, good, refraction = field = even.field
+    second = from_dict(even.meta["companion"]) if options.fixed is None else None
+    second = None if second is None else at_wavelength(second, centre, refraction)
+    beside = 0.0 if second is None else companion_light(from_dict(even.meta["source"]), second, *field)
+    # The chunks' variances take the correlation of neighbouring elements into account.
+    correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
+    middle = 0.5 * (even.wave[0] + even.wave[1])  # where the sky stage's prior holds
+    prior = prior_from_dict(even.meta["prior"]).moved(middle, centre, refraction)
+    source, search = find_source(
+        positions, grid, np.where(good, skysub - even.under - beside, 0.0), variance * correlated, sky_flux + even.under, good,
+        refraction, wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(even.meta["level_scatter"]),
+    )  # fmt: skip
+    spectrum, shapes, limit = _spectrum(source, second, field, centre, even.shared, even.coupling)
+    own_light = skysub - beside if options.extraction == "aperture" else skysub
+    spectrum, extraction = extract_as_asked(
+        options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
+        (own_light, variance, sky_flux, good), (positions, grid, refraction, centre), even.coupling,
+    )  # fmt: skip
+    if air is not None:
+        spectrum = correct(spectrum, air)
     second = second if source is not None else None
     decisions = [*(source.decisions if source is not None else []), *extraction.decisions]
     decisions += [companion_decision(source, second)] if second is not None else []
-    choices = {"sky_mode": sky_mode, "extraction": extraction.how, "telluric": air.kind if air else "none"}
+    return Measured(source, second, search, spectrum, limit, centre, shapes, extraction, air, decisions)
+
+
+def assembled(even: Rectified, found: Measured, options: FluxOptions) -> Calibrated:
+    """The part of `calibrate` that puts everything together: cubes, the collapsed image, errors' correlation."""
+    neighbours = None if even.covariance is None else correlation(even.covariance, even.error / even.factor)
+    spaxels = spaxel_grid(even.positions)
+    values = [even.skysub + even.sky, even.sky, even.skysub]
+    place = (even.positions, even.grid, even.refraction, found.centre, spaxels)
+    cubes = dict(zip(("obs", "sky", "skysub"), build_cube(values, even.good, *place), strict=True))
+    collapsed = collapse(cubes["skysub"], even.grid, found.centre, options.wavelength_bin)
+    air = found.air
+    choices = {"sky_mode": even.sky_mode, "extraction": found.extraction.how, "telluric": air.kind if air else "none"}
     return Calibrated(
-        grid, response, skysub, sky_flux, error, dq, even.correlation, source, second, search, spectrum, limit, refraction, centre,
-        options.wavelength_bin, positions, alive, cubes, spaxels, collapsed, lsf, shapes, decisions,
-        extraction, air, neighbours, choices,
+        even.grid, even.response, even.skysub, even.sky, even.error, even.dq, even.correlation, found.source, found.companion,
+        found.search, found.spectrum, found.limit, even.refraction, found.centre, options.wavelength_bin, even.positions,
+        even.alive, cubes, spaxels, collapsed, even.lsf, found.shapes, found.decisions, found.extraction, air, neighbours,
+        choices,
     )  # fmt: skip
+
+
+def collapsed_image(even: Rectified, centre: float, half_width: float) -> tuple[np.ndarray, Grid]:
+    """The collapsed image (ny, nx) of `assembled` alone, and its spaxels: of a window [A] that need not be the run's."""
+    spaxels = spaxel_grid(even.positions)
+    cube = build_cube([even.skysub], even.good, even.positions, even.grid, even.refraction, centre, spaxels)[0]
+    return collapse(cube, even.grid, centre, half_width), spaxels
 
 
 def level_under(value: np.ndarray, good: np.ndarray) -> np.ndarray:

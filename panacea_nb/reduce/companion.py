@@ -45,9 +45,9 @@ def find_companion(
         return None  # its clumps are no sources of their own
     second, search = find_source(
         positions, wave, rest, variance + (MODEL_ERROR * light) ** 2, sky, good, refraction, wave_ref=first.wave_ref,
-        prior=SourcePrior(ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING))), systematic=systematic,
+        prior=SourcePrior(ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING))), systematic=systematic, lines=False,
     )  # fmt: skip
-    if second is None or search["best"] < DETECTION or np.isfinite(search["line"]):
+    if second is None or search["best"] < DETECTION:
         return None
     apart = np.hypot(second.x - first.x, second.y - first.y)
     inside = np.min(np.hypot(positions[:, 0] - second.x, positions[:, 1] - second.y)) < 1.0

@@ -86,6 +86,7 @@ def extract_exposure(
     wander: np.ndarray,
     templates=None,
     response=None,
+    marked: tuple[np.ndarray, np.ndarray] | None = None,
     rounds: int = 2,
 ) -> ScienceExtraction:
     """Extract a science frame.
@@ -99,6 +100,8 @@ def extract_exposure(
     positions : (nf, 2) [arcsec]
     wander : (2, 3), see `rowlevel.row_levels`
     sky_lines : (n,) [A]; templates : see `zero_of`; response : see `zero_from_lines`
+    marked : (ny, nx) bool twice, optional
+        Pixels that are hit by cosmic rays, and pixels that are not, by hand.
     rounds : int
         Rounds of sky prediction and cosmic rays.
     """
@@ -112,7 +115,9 @@ def extract_exposure(
     levels = row_levels(image - background, noise, bad | first.mask, moved, rough.model, wander)
     background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
-    cosmics, result = tracks.mask, tracks.extraction
+    cosmics, result = with_marks(tracks.mask, marked), tracks.extraction
+    if marked is not None:
+        result = extract(image, noise, bad | cosmics, moved, background=background, light=result.amplitude)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     sky, zero, waves = None, None, wavelength
     for turn in range(rounds):
@@ -137,7 +142,7 @@ def extract_exposure(
         predicted = np.where(model.alive[:, None], np.maximum(native + likely, 0), 0)
         expected = moved.image(predicted, image.shape[0])
         spikes = find_spikes(result.amplitude, result.variance, good, predicted)
-        cosmics = cosmics | mask_spikes(spikes, image, expected, floor, background, moved)
+        cosmics = with_marks(cosmics | mask_spikes(spikes, image, expected, floor, background, moved), marked)
         # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
         light = np.where(model.alive[:, None], np.maximum(native + sure, 0), 0)
         result = extract(image, noise, bad | cosmics, moved, background=background, light=light)
@@ -166,6 +171,11 @@ def extract_exposure(
     return ScienceExtraction(
         result, samples, moved, flexure, background.astype(np.float32), cosmics, waves, sky, zero, chi, decisions
     )
+
+
+def with_marks(cosmics: np.ndarray, marked: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    """Cosmic rays (ny, nx) bool as found, with what was marked by hand as hit and as not hit."""
+    return cosmics if marked is None else (cosmics | marked[0]) & ~marked[1]
 
 
 def hit_samples(pixels: np.ndarray, model: FiberModel, bit: np.uint8) -> np.ndarray:

@@ -385,6 +385,7 @@ def find_source(
     prior: SourcePrior | None = None,
     systematic: float = SYSTEMATIC,
     disk: bool = False,
+    lines: bool = True,
 ) -> tuple[PointSource | None, dict]:
     """Look for the brightest source of the field.
 
@@ -398,6 +399,7 @@ def find_source(
     good : (nf, nw) bool
     wave_ref : float [A], wavelength at which the position and the ``prior`` hold
     disk : bool, fit an extended object
+    lines : bool, look for a source with lines alone as well
 
     Returns
     -------
@@ -425,6 +427,8 @@ def find_source(
         source = fit_point_source(*data, start=fixed, snr=best, fixed=True, **how)
         return source, search
     if best < DETECTION:
+        if not lines:
+            return None, search
         found = _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys)
         search["line_snr"] = found[0]
         search["best"] = max(best, found[0]) if found[0] >= LINE_DETECTION else best

@@ -10,17 +10,22 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.special import erf
 
 from ..decisions import Decision
-from ..errors import PanaceaError
+from ..errors import PanaceaError, RequestError
 
 BLEND_DISTANCE = 9.0  # px; closer lines disturb each other's centres
 FIT_REACH = 7  # px on each side of a line that its fit uses
 NARROW_REACH = 4  # px, for a line with a blend on one side
 START_SIGMA = 1.9  # px; LSF of 4.5 px FWHM
+SAME_LINE = 0.5  # A, from a line of the list: it is the one that was named
 MAX_RMS = 0.35  # px; a solution worse than this is none
 
 
 class WavelengthError(PanaceaError):
     """No wavelength solution could be found."""
+
+
+class LineChoiceError(RequestError):
+    """An arc line that was to be left out is none."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,31 @@ class WavelengthSolution:
     rms: float
     degree: int
     decisions: list[Decision] = field(default_factory=list)
+
+
+def without_lines(lines, dropped: str):
+    """The table of arc lines without those that the user drops, and the decision that says so.
+
+    Parameters
+    ----------
+    lines : table with ``wavelength`` [A, air]
+    dropped : str, wavelengths separated by commas, each within `SAME_LINE` of a line
+
+    Raises
+    ------
+    LineChoiceError
+    """
+    wave = np.asarray(lines["wavelength"], float)
+    keep = np.ones(wave.size, bool)
+    for word in filter(None, dropped.split(",")):
+        nearest = int(np.argmin(np.abs(wave - float(word))))
+        if abs(wave[nearest] - float(word)) > SAME_LINE:
+            raise LineChoiceError(f"there is no arc line at {word} A; the nearest listed one is {wave[nearest]:.2f} A")
+        keep[nearest] = False
+    if keep.all():
+        return lines, []
+    text = f"arc lines left out by hand: {', '.join(f'{w:.2f}' for w in wave[~keep])} A"
+    return lines[keep], [Decision("LINESOFF", text, "info")]
 
 
 def pixel_gaussian(x: np.ndarray, centre: np.ndarray, sigma: np.ndarray) -> np.ndarray:

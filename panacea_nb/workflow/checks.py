@@ -16,6 +16,7 @@ SKY_REFINEMENTS = ("none", "polynomial", "pca")
 EXTRACTIONS = ("psf", "aperture", "extended")
 TELLURIC = ("none", "mean", "standard")
 _SHAPE_SIZES = {"circle": 3, "annulus": 4, "ellipse": 5}
+N_FIBERS = 280
 _FIRST_YEAR = 2015  # LRS2 saw first light in November 2015
 
 
@@ -191,3 +192,70 @@ def as_region(value: Any) -> str:
                 f"is no region ({part}): write circle(x,y,r), annulus(x,y,r_in,r_out) or ellipse(x,y,a,b,angle), joined by +"
             )
     return text
+
+
+def as_exposures(value: Any) -> tuple[str, ...]:
+    """Observations or single exposures, N or N_expNN, as `0000012` or `0000012_exp01`."""
+    found = set()
+    for item in _items(value):
+        parts = re.fullmatch(r"(\d{1,9})(?:_exp(\d{1,3}))?", str(item))
+        if isinstance(item, bool) or not parts or parts[2] == "00":
+            raise ValueError(f"holds {item!r} (an observation is N, one exposure of it N_expNN)")
+        found.add(f"{int(parts[1]):07d}" + (f"_exp{int(parts[2]):02d}" if parts[2] else ""))
+    return tuple(sorted(found))
+
+
+def _by_channel(value: Any, one: Callable[[str], str]) -> dict[str, str]:
+    """Texts by channel, from a mapping or CHANNEL=LIST, each brought to its form by ``one``."""
+    if isinstance(value, Mapping):
+        pairs = [(str(name), "" if text is None else ",".join(map(str, text)) if isinstance(text, list) else str(text))
+                 for name, text in value.items()]  # fmt: skip
+    else:
+        pairs = []
+        for item in [value] if isinstance(value, str) else value or ():
+            name, sign, text = str(item).partition("=")
+            if not sign:
+                raise ValueError(f"{item!r} is not CHANNEL=LIST, such as uv=12-14,80")
+            pairs.append((name, text))
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        name = name.strip().lower()
+        if name not in CHANNEL_NAMES:
+            raise ValueError(f"holds {name!r}, which is no channel of LRS2; channels are {', '.join(CHANNEL_NAMES)}")
+        text = one(",".join(filter(None, (found.get(name, ""), text))))
+        if text:
+            found[name] = text
+    return {name: found[name] for name in CHANNEL_NAMES if name in found}
+
+
+def as_fibers_by_channel(value: Any) -> dict[str, str]:
+    """Fibres by channel, each as a list such as `12-14,80`."""
+    return _by_channel(value, as_fibers)
+
+
+def as_fibers(text: str) -> str:
+    """Numbers of fibres, 1 to 280, in order and without gaps where they can be: `12-14,80`."""
+    chosen: set[int] = set()
+    for word in filter(None, re.split(r"[,\s]+", text)):
+        parts = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word)
+        first, last = (int(parts[1]), int(parts[2] or parts[1])) if parts else (0, 0)
+        if not 1 <= first <= last <= N_FIBERS:
+            raise ValueError(f"holds {word!r}, which is no fibre from 1 to {N_FIBERS}, nor a range such as 12-14")
+        chosen |= set(range(first, last + 1))
+    words: list[list[int]] = []
+    for fiber in sorted(chosen):
+        if words and words[-1][1] == fiber - 1:
+            words[-1][1] = fiber
+        else:
+            words.append([fiber, fiber])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in words)
+
+
+def as_lines_by_channel(value: Any) -> dict[str, str]:
+    """Wavelengths of arc lines by channel, each as a list such as `3650.2,4046.6`."""
+    return _by_channel(value, _as_waves)
+
+
+def _as_waves(text: str) -> str:
+    waves = sorted({as_positive(word) for word in re.split(r"[,\s]+", text) if word})
+    return ",".join(f"{wave:.3f}".rstrip("0").rstrip(".") for wave in waves)

@@ -100,7 +100,9 @@ class Driver:
         self.log = progress.RunLog(layout.log_dir / "reduce.log", settings.console)
         self.cache = DigestCache(layout.work_dir / "digests.json")
         index_dir = layout.work_dir / "index"
-        self.prints = Fingerprinter(layout.output, plan.baseraw, self.cache, settings.code, index_dir, thorough=definition.thorough)
+        self.prints = Fingerprinter(
+            layout.output, plan.baseraw, self.cache, settings.code, index_dir, thorough=definition.thorough
+        )
         self.engine: engines.Engine | None = None
         self.engine_starts = 0
         self.records: dict[str, Record] = {}  # of tasks that have ended

@@ -67,7 +67,9 @@ def main() -> None:
             importlib.import_module(name)
     del sys.modules["debugpy"]
     for name in WARM:
-        with contextlib.suppress(Exception):  # what fails here fails in the notebook that needs it, and is reported there
+        with contextlib.suppress(
+            Exception
+        ):  # what fails here fails in the notebook that needs it, and is reported there
             importlib.import_module(name).warm_up()
     threads = _threads()
     gc.collect()

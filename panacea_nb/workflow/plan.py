@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..products.layout import Layout, program_name
-from . import notebooks, skyplan, stages, targets
+from . import handplan, notebooks, skyplan, stages, targets
 from .graph import Plan, PlanError, Task, task_id, text_digest
 from .rundef import RunDefinition
 from .stages import CHANNEL, EXPOSURE, NIGHT, STANDARD, TARGET, Stage
@@ -122,7 +122,8 @@ class _Builder:
             )
             self._note_problems(selection.problems)
             for exposure in selection:
-                found.setdefault((exposure.obsid, exposure.exp), exposure)
+                if not handplan.left_out(definition, exposure):
+                    found.setdefault((exposure.obsid, exposure.exp), exposure)
         chosen = sorted(found.values(), key=lambda e: (e.start, e.obsid, e.exp))
         chosen = chosen[:1] if definition.first else chosen
         sky = self._sky_exposure(channel)
@@ -178,7 +179,7 @@ class _Builder:
 
     def _calibration_tasks(self, channel: Any, choice: Any) -> str:
         """The tasks of a channel's calibrations; returns why the channel cannot be reduced, or nothing."""
-        broken = ""
+        definition, broken = self.definition, ""
         for stage in (item for item in stages.STAGES if item.scope == CHANNEL):
             frames = [
                 record
@@ -192,7 +193,7 @@ class _Builder:
             self._add(
                 stage,
                 {"channel": channel.name},
-                {},
+                handplan.channel_options(definition, channel.name),
                 self.layout.notebook(stage.name, channel.name),
                 frames=tuple(frames),
                 problem=problem,
@@ -219,6 +220,7 @@ class _Builder:
         # Standards go first: their profiles help all others, and where a response was asked for, everything else waits for it.
         profiles = [e for e in exposures if self._shows_profile(e)]
         sky, mask = self._sky_exposure(channel), skyplan.mask_facts(self.definition)
+        marks = handplan.Marks(self.definition)
         borrowers = [e for e in exposures if sky and self._choice_holds(e, sky, standards)]
         profiles = [e for e in profiles if e not in borrowers]
         first = [e for e in exposures if e in standards or e in profiles]
@@ -226,7 +228,8 @@ class _Builder:
         for exposure in first + [e for e in exposures if e not in first]:
             program = program_name(exposure.program, is_standard=exposure.is_standard)
             where = {"channel": channel.name, "obsid": exposure.obsid, "exposure": exposure.exp, "program": program}
-            own = self._own_options(exposure, channel, is_response=exposure in standards)
+            own = handplan.channel_options(self.definition, channel.name)
+            own |= self._own_options(exposure, channel, is_response=exposure in standards)
             for stage in (item for item in stages.STAGES if item.scope in (EXPOSURE, STANDARD)):
                 if stage.scope == STANDARD and not self._makes_response(exposure):
                     continue
@@ -237,10 +240,13 @@ class _Builder:
                     more["facts"] = mask
                     if sky:
                         more["more_needs"] = (task_id("06_sky", channel.name, sky.obsid, sky.exp),)
+                by_hand, facts = marks.of(stage, channel.name, exposure)
+                if facts:
+                    more["facts"] = facts
                 self._add(
                     stage,
                     where,
-                    own | skyplan.own_options(stage, self.definition, sky, holds=chosen),
+                    own | by_hand | skyplan.own_options(stage, self.definition, sky, holds=chosen),
                     self.layout.notebook(stage.name, channel.name, exposure.obsid, exposure.exp, program),
                     frames=self._own_frames(stage, exposure, channel),
                     guider=exposure if stage.guider else None,
@@ -280,9 +286,9 @@ class _Builder:
                 self._add(stage, where, {}, notebook, hopes=target.hopes, earlier=earlier)
 
     def _everywhere(self) -> dict[str, list[Any]]:
-        """All science exposures of the night by channel, asked for or not."""
-        names = self.instrument.CHANNELS
-        return {name: list(self.raw.select_science(self.index, name, kind="sci")) for name in names}
+        """All science exposures of the night by channel, asked for or not, but for those left out by hand."""
+        found = {name: self.raw.select_science(self.index, name, kind="sci") for name in self.instrument.CHANNELS}
+        return {name: [e for e in some if not handplan.left_out(self.definition, e)] for name, some in found.items()}
 
     def _own_frames(self, stage: Stage, exposure: Any, channel: Any) -> tuple[Any, ...]:
         if "sci" not in stage.frames:

@@ -12,13 +12,9 @@ from typing import Any
 
 import yaml
 
-from ..errors import RequestError
 from . import checks, files
 from .checks import CHANNEL_NAMES
-
-
-class DefinitionError(RequestError):
-    """A run definition (command line or YAML) holds something that cannot be meant."""
+from .config import DefinitionError, read_yaml
 
 
 def option(
@@ -267,6 +263,38 @@ class RunDefinition:
         metavar="OBSID[,...]",
         repeat=True,
     )
+    leave_out: tuple[str, ...] = option(
+        (),
+        checks.as_exposures,
+        "do not reduce these science exposures (N, or N_expNN of one exposure); may be repeated",
+        "--leave-out",
+        metavar="OBSID[,...]",
+        repeat=True,
+    )
+    dead_fibers: dict[str, str] = option(
+        {},
+        checks.as_fibers_by_channel,
+        "switch these fibres off by hand, by number from 1 (uv=12-14,80); may be repeated",
+        "--dead-fibers",
+        metavar="CHANNEL=LIST",
+        repeat=True,
+    )
+    drop_lines: dict[str, str] = option(
+        {},
+        checks.as_lines_by_channel,
+        "leave arc lines out of the wavelength solution (uv=3650.2,4046.6); may be repeated",
+        "--drop-lines",
+        unit="A, air",
+        metavar="CHANNEL=LIST",
+        repeat=True,
+    )
+    cosmics_file: str = option(
+        "",
+        checks.as_text,
+        "pixels that are, or are not, hit by cosmic rays, marked by hand (written by notebooks/interactive_checks.ipynb)",
+        "--cosmics-file",
+        metavar="FILE",
+    )
     jobs: int | None = option(
         None,
         checks.optional(checks.as_count),
@@ -449,48 +477,3 @@ def check_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise DefinitionError(f"{where}: option {name!r} is given twice")
         checked[name] = value
     return checked
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, without two of its traps: leading zeros are no octal numbers, and no key comes twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} comes twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_plain_int(self, node: yaml.ScalarNode) -> Any:
-        text = self.construct_scalar(node)
-        return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_plain_int)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Names and values in a YAML file.
-
-    Raises
-    ------
-    DefinitionError
-        If the file cannot be read or is no mapping of options.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DefinitionError(f"the configuration {path} cannot be read: {reason}") from error
-    try:
-        values = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DefinitionError(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise DefinitionError(f"the configuration {path} must be a list of lines 'option: value'")
-    return values

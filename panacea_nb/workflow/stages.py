@@ -114,6 +114,7 @@ STAGES: tuple[Stage, ...] = (
         "wavelength and line-spread function of every fibre",
         needs=_CALIBRATION[:2],
         after=("00_inventory",),
+        options=("drop_lines", "force"),
         frames=("cmp",),
         memory=780,
         seconds=12.0,
@@ -134,6 +135,7 @@ STAGES: tuple[Stage, ...] = (
         EXPOSURE,
         "native-pixel spectra, flexure, cosmic rays",
         needs=_CALIBRATION,
+        options=("cosmics_file", "force"),
         frames=("sci",),
         memory=980,
         seconds=20.0,
@@ -146,6 +148,7 @@ STAGES: tuple[Stage, ...] = (
         hopes="profile_from",
         options=(
             "correct_ftf",
+            "dead_fibers",
             "central_wave",
             "sky_mode",
             "sky_region",
@@ -166,6 +169,7 @@ STAGES: tuple[Stage, ...] = (
         "calibrated spectra, source, cubes: the products",
         needs=(*_CALIBRATION, "05_extract", "06_sky"),
         options=(
+            "dead_fibers",
             "central_wave",
             "wavelength_bin",
             "source_x",

@@ -12,7 +12,14 @@ from .status import Record, State
 
 _SUFFIXES = {".fits", ".ipynb", ".ecsv", ".dat"}  # of products and notebooks
 
-MISSING, ALTERED, DAMAGED, STALE, FOREIGN, UNREADABLE = "missing", "altered", "damaged", "stale", "foreign", "unreadable"
+MISSING, ALTERED, DAMAGED, STALE, FOREIGN, UNREADABLE = (
+    "missing",
+    "altered",
+    "damaged",
+    "stale",
+    "foreign",
+    "unreadable",
+)
 _MEANING = {
     MISSING: "it was there when its task ended",
     ALTERED: "its content is not what its task left",
