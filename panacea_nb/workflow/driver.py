@@ -391,10 +391,7 @@ class Driver:
     def _check_workers(self) -> None:
         """See whether the workers that should be at work live: a pool can lose them without noticing it.
 
-        Raises
-        ------
-        EngineLostError, OwnerGoneError
-            If a task was not taken up, or its worker has been dead for too long; if the folder is not the run's own any more.
+        Raises `EngineLostError` for a task without worker, `OwnerGoneError` when the folder is not the run's own any more.
         """
         now = time.monotonic()
         if now - self.checked < _CHECK_PERIOD:
