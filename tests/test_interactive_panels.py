@@ -162,6 +162,15 @@ def test_saved_choices_fill_the_panel_again(panel):
     assert (panel.source_x.value, panel.extraction.value, panel.aperture.value) == ("1", "aperture", "2.5")
 
 
+def test_only_what_was_seen_is_said_to_be_seen(panel):
+    panel.current = True
+    panel.save()
+    assert "# Seen: uv/0000005_exp01, spectrum sha256 ab" in panel.work.path.read_text()
+    panel.current = False  # the last change could not be computed
+    panel.save()
+    assert "# Seen" not in panel.work.path.read_text()
+
+
 def test_choices_of_another_night_are_not_taken(tmp_path):
     work = object.__new__(panels.Work)
     work.layout, work.path = Layout(tmp_path / "out", NIGHT), tmp_path / "choices.yaml"

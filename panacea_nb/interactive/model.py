@@ -126,7 +126,7 @@ class ExposureModel:
         self.refraction = Refraction(*(np.asarray(path[name], float) for name in ("wavelength", "x", "y")))
         self.exposure = frames.find_exposure(self._task(_FLUX_STAGE), baseraw, "sci")
         self._skies, self._even, self._scales, self._spectra = Kept(KEPT), Kept(KEPT), Kept(8), Kept(2)
-        self._marked = again.made_with_marks(layout, entry.channel, entry.obsid, entry.exposure)
+        self.marked = again.made_with_marks(layout, entry.channel, entry.obsid, entry.exposure)
         self._last: SkyState | None = None
         self.stale: list[Decision] = []
 
@@ -148,7 +148,7 @@ class ExposureModel:
     def spectra(self, choices: Choices) -> Bundle:
         """What 05_extract leaves: its file, or extracted again where cosmic rays were marked otherwise than for the file."""
         marks = self.marks(choices)
-        if not marks and not self._marked:
+        if not marks and not self.marked:
             return self._file
         make = lambda: again.extracted(self._task("05_extract"), self.exposure, marks)  # noqa: E731
         return self._spectra.get(tuple(marks), make)
@@ -171,24 +171,35 @@ class ExposureModel:
             )
         self.stale = again.stale(self.layout, made, *at)
         sky = made.tasks[names[0]]
-        ended = [name for name in sky.hopes if self._has_sky(name)]
+        ended = [name for name, word in sky.hopes.items() if self._shows(word)]
         return sky.told(ended).parameters, made.tasks[names[1]].parameters
 
-    def _has_sky(self, name: str) -> bool:
-        record = status.last_success(status.read(self.layout.status_dir, name))
-        return record is not None and record.state is status.State.SUCCEEDED
+    def _named(self, name: str) -> tuple[str, int, int]:
+        """Channel, observation and exposure of a name such as ``orange/0000012_exp01``."""
+        channel, _, exposure = name.rpartition("/")
+        obsid, _, exp = exposure.partition("_exp")
+        return channel or self.entry.channel, int(obsid), int(exp)
+
+    def _shows(self, name: str) -> bool:
+        """Whether a reduction would have the sky of another exposure to read: it has it, or it can be made on the way."""
+        at = self._named(name)
+        record = status.last_success(status.read(self.layout.status_dir, task_id(_SKY_STAGE, *at)))
+        if record is not None and record.state in (status.State.FAILED, status.State.BLOCKED):
+            return False
+        made = record is not None and record.state is status.State.SUCCEEDED
+        return made or (self.others is not None and self.layout.work("05_extract", *at).is_file())
 
     def left_by(self, choices: Choices, name: str) -> Bundle:
         """What 06_sky leaves for another exposure: its file, or computed when the choices make it another than in the file."""
-        channel, _, exposure = name.rpartition("/")
-        channel = channel or self.entry.channel
-        obsid, _, exp = exposure.partition("_exp")
-        record = status.read(self.layout.status_dir, task_id(_SKY_STAGE, channel, int(obsid), int(exp)))
-        if self.others is not None and record is not None:
-            other = self.others(channel, exposure)
+        channel, obsid, exp = self._named(name)
+        record = status.read(self.layout.status_dir, task_id(_SKY_STAGE, channel, obsid, exp))
+        if self.others is not None:
+            other = self.others(channel, f"{obsid:07d}_exp{exp:02d}")
             asked, _ = other.parameters(choices)
             place = ("output", "night", "tag", "baseraw")
-            if any(record.parameters.get(key) != value for key, value in asked.items() if key not in place):
+            done = record.parameters if record is not None and record.state is status.State.SUCCEEDED else {}
+            same = all(key in done and done[key] == value for key, value in asked.items() if key not in place)
+            if not same or other.marks(choices) or other.marked:
                 return other.sky(choices).left
         return bundle.read(self.task.input(self.task.other(_SKY_STAGE, name)))
 

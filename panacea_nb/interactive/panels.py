@@ -44,6 +44,7 @@ class ExplorePanel:
         self.work = Work(*arguments, **named)
         self.shown: Shown | None = None
         self.before: Shown | None = None
+        self.current = False  # whether what is shown belongs to the choices as they are
         self.seconds: dict[str, float] = {}
         self.twin = Twin()
         self._filling = False
@@ -352,7 +353,8 @@ class ExplorePanel:
     def save(self) -> None:
         """Write the choices to the file."""
         with self._reported():
-            seen = {f"{self.entry.channel}/{self.entry.name}": self.shown.digest()} if self.shown else {}
+            # What could not be computed was not seen.
+            seen = {f"{self.entry.channel}/{self.entry.name}": self.shown.digest()} if self.current else {}
             self._say(self.work.save(seen))
 
     def load(self) -> None:
@@ -365,7 +367,7 @@ class ExplorePanel:
         if not self.exposure.value:
             self._say("no exposure of this target has been extracted on the channels that were chosen", warn=True)
             return
-        start = time.perf_counter()
+        start, self.current = time.perf_counter(), False
         with self._reported():
             model = self.work.model(self.entry.channel, self.entry.name)
             before = self.shown
@@ -377,7 +379,7 @@ class ExplorePanel:
             exact = model.show(self.choices)
             self._draw(model, exact, before)
             self.seconds["exact"] = time.perf_counter() - start
-            self.shown, self.before = exact, before
+            self.shown, self.before, self.current = exact, before, True
             self._say(self._facts(exact))
             self.twin.put(self._together(), self.choices.to_yaml(self.work.path))
 
@@ -401,6 +403,13 @@ class ExplorePanel:
         )  # fmt: skip
         warned = [d.text for d in shown.decisions if d.severity == "warn"]
         facts = f"{what}; {int(shown.sky.field.sky.fibers.sum())} sky fibres, RMS {shown.sky.field.sky.chi:.3f}"
+        chosen = self.choices
+        placed = chosen.source_x is not None or chosen.sky_region or chosen.sky_exclude or chosen.extract_region
+        if placed and len(chosen.sides) > 1:
+            warned.append(
+                f"places hold at the centre of the window, in each of {', '.join(chosen.sides)} at its own: choose one channel and "
+                "save a file for each, or look at all of them"
+            )
         if not single_threaded():
             warned.append(
                 "numpy was imported before the panel: the last bits may differ from a reduction; restart the kernel"

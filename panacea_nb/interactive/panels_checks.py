@@ -219,12 +219,18 @@ class ChecksPanel:
             self._filling = False
 
     def _click_line(self, places: list[tuple[float, float]]) -> None:
+        picture = self.canvases[ARCS].picture
+        if picture is None or not picture.limits[0] <= places[0][0] <= picture.limits[2]:
+            return
         waves = [value for _, value in self.lines.options]
         nearest = min(waves, key=lambda wave: abs(float(wave) - places[0][0]))
         chosen = set(self.lines.value) ^ {nearest}
         self.lines.value = [wave for wave in waves if wave in chosen]
 
     def _click_fiber(self, places: list[tuple[float, float]]) -> None:
+        picture = self.canvases[FIBERS].picture
+        if picture is None or not picture.inside(*places[0]):
+            return  # the trace beside it
         fiber = int(np.clip(round(places[0][0]), 1, self.arcs.level.size))
         self.fiber.value = fiber
         self.off.value = ",".join(map(str, sorted(numbers(self.off.value) ^ {fiber})))
