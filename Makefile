@@ -57,7 +57,7 @@ test: $(DEV) ## run the tests (they reduce a simulated night; `ARGS='-m "not slo
 	@$(IN_VENV) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest $(ARGS)
 
 # The reports of the demo, which is made first where it is missing (BROWSER_TEST_ROOT names another output root).
-browser-test: $(BROWSER) ## look at the reports in a headless Chromium; pictures in runs/browser-test/ (ARGS goes to pytest)
+browser-test: $(BROWSER) $(LABS) ## look at the reports in a headless Chromium; pictures in runs/browser-test/ (ARGS goes to pytest)
 	@tests/browser/chromium.sh >/dev/null
 	@if [ -z "$(BROWSER_TEST_ROOT)" ] && [ ! -d $(DEMO)/NIGHTS ]; then $(MAKE) --no-print-directory demo; fi
 	@$(IN_VENV) PYTHONPATH="$(abspath tests):$(abspath $(VENV)/browser)" BROWSER_TEST_ROOT="$(or $(BROWSER_TEST_ROOT),$(DEMO))" \
