@@ -245,15 +245,16 @@ def test_the_defaults_of_the_command_are_those_of_reduce():
     for name, item in known.items():
         if item.default is not dataclasses.MISSING and item.default not in quiet and name not in rerun.LEFT_OUT:
             assert name in rerun.DEFAULTS, f"{name} has a default that the command would repeat"
-        if name not in rerun.LEFT_OUT and name != "cal_dates":
-            assert flag_of(item) == f"--{name}"
+        if name not in rerun.LEFT_OUT:
+            assert flag_of(item) == rerun.FLAGS.get(name, f"--{name}")
 
 
 def test_the_command_asks_for_what_was_asked():
     options = {
         "night": NIGHT, "sides": ("uv", "orange"), "source_x": -1.5, "source_y": 0.0, "sky_region": "annulus(0.5,-1,2.5,4)",
         "sky_mode": "region", "use_flat": True, "cal_dates": {"twi": "20250113"}, "exclude": (12, "20250114:13"),
-        "extraction": "aperture", "aperture": 1.5, "telluric": "mean", "tag": "off", "baseraw": "/data", "output": "/x", "jobs": 4,
+        "extraction": "aperture", "aperture": 1.5, "telluric": "mean", "tag": "off", "leave_out": ("12_exp02",),
+        "dead_fibers": {"uv": "12-14"}, "drop_lines": {"orange": "5460.75,5769.6"}, "baseraw": "/data", "output": "/x", "jobs": 4,
     }  # fmt: skip
     asked = RunDefinition(**options)
     text = rerun.command(asked.to_dict(), NIGHT, name="it's $HOME; rm -rf /")

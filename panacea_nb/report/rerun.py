@@ -26,7 +26,16 @@ LEFT_OUT = (
     "obsid",
     "exp",
     "first",
+    "site",
+    "nodes",
+    "pilot",
+    "group",
+    "thorough",
 )
+FLAGS = {  # where the option is not called as the value
+    "cal_dates": "--cal-date", "leave_out": "--leave-out", "dead_fibers": "--dead-fibers", "drop_lines": "--drop-lines",
+    "cosmics_file": "--cosmics-file",
+}  # fmt: skip
 _IMPLIED = {"sky_mode": ("sky_region", "sky_mask", "sky_obsid")}
 PLACE = (
     "Run it in the folder that holds LRS2 and NIGHTS, or name another --output; PANACEA_BASERAW is the folder with the raw "
@@ -67,16 +76,17 @@ def _option(key: str, value: Any, asked: Mapping[str, Any]) -> list[str]:
         return []
     if any(asked.get(other) for other in _IMPLIED.get(key, ())):
         return []
-    if key == "cal_dates":
-        return [word for kind, date in value.items() for word in ("--cal-date", f"{kind}={date}")]
+    flag = FLAGS.get(key, f"--{key}")
+    if isinstance(value, Mapping):
+        return [word for name, item in value.items() for word in (flag, f"{name}={item}")]
     if isinstance(value, list | tuple):
-        return [f"--{key}", ",".join(map(str, value))]
+        return [flag, ",".join(map(str, value))]
     if value is True:
-        return [f"--{key}"]
+        return [flag]
     if isinstance(value, float):
         value = repr(value)
     # joined by "=", so that a negative number is no option of its own
-    return [f"--{key}={value}"]
+    return [f"{flag}={value}"]
 
 
 def citation() -> str:

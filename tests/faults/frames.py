@@ -88,7 +88,6 @@ simple(
     lambda n: _extra_member(n, name="../../../evil.fits", size=2880),
     1,
     "leads out of the archive",
-    quick=True,
 )
 simple(
     "member-absolute",
@@ -162,7 +161,6 @@ simple(
     lambda n: n.rewrite(FAINT, lambda m: {k: c for k, c in m.items() if "LL_" not in k}),
     1,
     "LL",
-    quick=True,
 )
 simple(
     "exposure-gone",
