@@ -310,7 +310,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path, capsys, monkeyp
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "20250102  -           no data" in told
-    assert told.endswith("3 nights: 0 to be submitted in 0 job(s), 3 left\n")
+    assert told.endswith("3 night(s): 0 to be submitted in 0 job(s), 3 left\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -72,7 +72,7 @@ class Campaign:
             )
         due = sum(len(job.nights) for job in self.jobs)
         lines.append(
-            f"{len(self.nights)} nights: {due} to be submitted in {len(self.jobs)} job(s), {len(self.left)} left"
+            f"{len(self.nights)} night(s): {due} to be submitted in {len(self.jobs)} job(s), {len(self.left)} left"
         )
         return "\n".join(lines)
 

@@ -104,7 +104,9 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
         said = " ".join((done.stderr or done.stdout).split())[-500:]
         if not re.search(r"timed? ?out|Socket|Unable to contact|temporarily", said):
             break
-    raise SlurmError(f"{command[0]}: {said}")
+    raise SlurmError(
+        f"Slurm's {command[0]} failed; is this a machine where its commands work (a login node, or inside a job)? It said: {said}"
+    )
 
 
 def submit(script: Path) -> str:
