@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +208,7 @@ def test_a_run_whose_folder_is_removed_ends(tmp_path):
     token = token_of(out, driver)
     wait_for(lambda: done(out), 30, "the first task")
     scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
-    shutil.rmtree(out)
+    out.rename(tmp_path / "elsewhere")  # removed in one step: the run goes on writing
     said, _ = driver.communicate(timeout=30)
     assert driver.returncode == 2
     assert "was removed while the run worked there" in said
