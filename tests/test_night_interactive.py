@@ -27,9 +27,7 @@ LOOK = """
 import json, sys
 from panacea_nb.interactive import single_threaded, there
 from panacea_nb.interactive.choices import Choices
-from panacea_nb.interactive.checks import Arcs, brightest_cosmics
 from panacea_nb.interactive.work import Work
-from panacea_nb.products import cosmicmarks
 output, night, raw, path, what = sys.argv[1:]
 assert single_threaded()
 work = Work(output, night, baseraw=raw, choices=path)
@@ -39,13 +37,6 @@ for name, options in json.loads(what).get("sky", {}).items():
     work.choices.set_sky(name, **options)
 for name, options in json.loads(what).get("extract", {}).items():
     work.choices.set_extraction(name, **options)
-if json.loads(what).get("mark"):
-    model = work.model("uv", target.name)
-    x, y, _ = brightest_cosmics(model, work.choices)[0]
-    marks = [cosmicmarks.Mark(model.label, "clean", x - 2, y - 2, x + 2, y + 2)]
-    marks += [cosmicmarks.Mark(model.label, "hit", 900, 900, 903, 901)]
-    cosmicmarks.save(work.path.parent / "marks.txt", marks)
-    work.choices.set(cosmics_file=str(work.path.parent / "marks.txt"))
 seen = {}
 for entry in work.of_target():
     if entry.on_target:
@@ -54,14 +45,13 @@ for entry in work.of_target():
 work.save(seen)
 json.dump(seen, sys.stdout)
 """
-CASES = {
-    "placed": {"set": {"source_x": -0.6, "source_y": 0.8, "wavelength_bin": 25.0, "telluric": "mean"}},
-    "region, marked": {
-        "mark": True,
-        "sky": {"region": {"sky_region": "annulus(-1,1,2.4,4.5)"}},
-        "set": {"sky_refine": "polynomial", "sky_exclude": "circle(3,-2,0.8)", "dead_fibers": {"uv": "12-14", "orange": "200"}},
-        "extract": {"aperture": {"aperture": 1.8}},
+CHOICES = {
+    "set": {
+        "source_x": -0.6, "source_y": 0.8, "wavelength_bin": 25.0, "telluric": "mean", "sky_refine": "polynomial",
+        "sky_exclude": "circle(3,-2,0.8)", "dead_fibers": {"uv": "12-14", "orange": "200"},
     },
+    "sky": {"region": {"sky_region": "annulus(-1,1,2.4,4.5)"}},
+    "extract": {"aperture": {"aperture": 1.8}},
 }  # fmt: skip
 
 
@@ -85,12 +75,11 @@ def look(night, output: Path, path: Path, what: dict) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_is_seen_is_what_a_reduction_gives(reduced_night, tmp_path, name):
+def test_what_is_seen_is_what_a_reduction_gives(reduced_night, tmp_path):
     output = tmp_path / "runs"
     shutil.copytree(reduced_night.layout.output, output, copy_function=os.link)
     path = tmp_path / "choices.yaml"
-    seen = look(reduced_night, output, path, CASES[name])
+    seen = look(reduced_night, output, path, CHOICES)
     assert {label.partition("/")[0] for label in seen} == {"uv", "orange"}
     panacea_nb("reduce", "--config", path, "--jobs", 2, "--overwrite")
     made = {}
@@ -99,8 +88,6 @@ def test_what_is_seen_is_what_a_reduction_gives(reduced_night, tmp_path, name):
         (product,) = (output / "LRS2").rglob(f"spectrum_*_{exposure}_{channel}.fits")
         made[label] = spectrum_digest(fits.getdata(product))
     assert made == seen
-    if name == "placed":
-        assert look(reduced_night, output, path, {}) == seen  # what was saved comes back
 
 
 def test_arc_lines_left_out_give_the_wavelengths_that_were_seen(reduced_night, tmp_path):

@@ -40,8 +40,6 @@ class Fault:
         Last stage that is run.
     options : tuple of str
         Further options of ``reduce``.
-    quick : bool
-        Whether it is part of ``make test``.
     """
 
     name: str
@@ -52,7 +50,6 @@ class Fault:
     says: str
     until: str = "05"
     options: tuple[str, ...] = field(default=())
-    quick: bool = False
 
 
 FAULTS: list[Fault] = []

@@ -14,9 +14,7 @@ from panacea_nb.simulate.damage import RawNight
 from .fault import FAINT, SCIENCE, fault, simple
 
 LOST = "cut off|damaged|no end mark|lacks|missing"
-simple(
-    "tar-cut-late", SCIENCE, "tar cut short within its last member", lambda n: n.cut(FAINT, 0.9), 1, LOST, quick=True
-)
+simple("tar-cut-late", SCIENCE, "tar cut short within its last member", lambda n: n.cut(FAINT, 0.9), 1, LOST)
 simple("tar-cut-early", SCIENCE, "tar cut short within its first member", lambda n: n.cut(FAINT, 0.1), 1, LOST)
 simple("tar-empty", SCIENCE, "tar of no bytes", lambda n: n.replace(FAINT, b""), 1, "tar|empty|damaged")
 simple(
