@@ -21,7 +21,7 @@ from panacea_nb.interactive.model import spectrum_digest
 from panacea_nb.products import bundle
 from panacea_nb.products.layout import Layout
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 LOOK = """
 import json, sys
