@@ -19,9 +19,8 @@ MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
 MIN_GRADIENT_SHARE = 0.35  # of the fibres must be free of objects for a gradient of the sky to be told from their light
 GRADIENT_PRIOR = 0.02  # of the sky, per polynomial term over the field: night skies and twilight flats tilt by 1-3 %
-SLIT_PRIOR = np.array(
-    [0.05, 0.05, 0.05, 0.2, 0.2, 0.2]
-)  # px, px^2: shifts and widths across the slit against the calibrations
+# px, px^2: shifts and widths across the slit against the calibrations
+SLIT_PRIOR = np.array([0.05, 0.05, 0.05, 0.2, 0.2, 0.2])
 SLIT_SIGMA = 3.0  # significance that such a term must have
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
