@@ -149,7 +149,7 @@ def verify(options: argparse.Namespace) -> int:
         asked = definition(options, needs_raw=False)
         layouts = [Layout(Path(asked.output), asked.night, asked.tag)]
     else:
-        layouts = checking.nights(output)
+        layouts = Layout.runs(output)
     layouts = [layout for layout in layouts if layout.status_dir.is_dir()]
     if not layouts:
         raise NoRunError(f"there is no such run under {output}: check -d, --tag and --output")

@@ -50,17 +50,6 @@ class Entry:
         )
 
 
-def nights(output: str | Path) -> list[Layout]:
-    """Runs under a root: nights, and variations of them."""
-    root = locate(output)
-    found = []
-    for folder in sorted((root / "NIGHTS").glob("*")):
-        night, _, tag = folder.name.partition("_")
-        if folder.is_dir() and night.isdigit() and len(night) == 8:
-            found.append(Layout(root, night, tag))
-    return found
-
-
 def entries(layout: Layout, baseraw: str | Path) -> list[Entry]:
     """Science exposures of a night on all channels of which something was reduced, in the order of time.
 

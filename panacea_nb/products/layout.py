@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import RequestError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+RUN_NAME = re.compile(r"(\d{8})(?:_([A-Za-z0-9._+-]+))?")  # of a run's folder: night and tag
 NIGHT_STAGES = ("00_inventory", "10_night")
 TARGET_STAGES = ("09_combine",)
 CHANNEL_STAGES = ("01_bias", "02_trace", "03_wavelength", "04_flat")
@@ -79,6 +80,16 @@ class Layout:
     def locate(cls, output: str | Path, night: str, tag: str = "") -> Layout:
         """The layout of ``output``, found as `locate` finds it."""
         return cls(locate(output), str(night), tag)
+
+    @classmethod
+    def runs(cls, root: Path) -> list[Layout]:
+        """All runs under an output root: nights, and variations of them, in order of their names."""
+        found = []
+        for folder in sorted((root / "NIGHTS").glob("*/status")):
+            match = RUN_NAME.fullmatch(folder.parent.name)
+            if match and folder.is_dir():
+                found.append(cls(root, match[1], match[2] or ""))
+        return found
 
     # --- the night -----------------------------------------------------------------------------------------------------------
     @property

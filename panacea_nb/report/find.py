@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ..errors import RequestError
-from ..products.layout import Layout
-
-_NIGHT = re.compile(r"(\d{8})(?:_([A-Za-z0-9._+-]+))?")
+from ..products.layout import RUN_NAME, Layout
 
 
 class RunNotFoundError(RequestError):
@@ -30,24 +27,14 @@ def run(named: str | Path) -> Layout:
     """
     path = Path(named).expanduser().absolute()
     for folder in (path, *path.parents):
-        match = _NIGHT.fullmatch(folder.name)
+        match = RUN_NAME.fullmatch(folder.name)
         if match and folder.parent.name == "NIGHTS" and (folder / "status").is_dir():
             return Layout(folder.parent.parent, match[1], match[2] or "")
     root = path.parent if path.name == "NIGHTS" else path
-    found = nights(root)
+    found = Layout.runs(root)
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(str(Path(named) / "NIGHTS" / layout.night_dir.name) for layout in found[:6])
         raise RunNotFoundError(f"{named} holds {len(found)} runs: name one of them, as in {names}")
     raise RunNotFoundError(f"no run lies in {named}: name the folder of a night, as in runs/NIGHTS/20260115")
-
-
-def nights(root: Path) -> list[Layout]:
-    """All runs under an output root, in order of time."""
-    found = []
-    for folder in sorted((root / "NIGHTS").glob("*/status")):
-        match = _NIGHT.fullmatch(folder.parent.name)
-        if match and folder.is_dir():
-            found.append(Layout(root, match[1], match[2] or ""))
-    return found

@@ -111,7 +111,7 @@ def build(root: Path) -> Made:
     RunNotFoundError
         If there is no night.
     """
-    layouts = find.nights(root)
+    layouts = Layout.runs(root)
     if not layouts:
         raise find.RunNotFoundError(f"no run lies under {root}: name the output root, the folder that holds NIGHTS")
     points = banded([point for layout in layouts for point in measured(layout)])

@@ -76,11 +76,9 @@ def _queued(layout: Layout) -> list[str]:
 def nights(output: Path) -> str:
     """A table of all nights under an output root; empty where there are none."""
     rows = []
-    for folder in sorted((output / "NIGHTS").glob("*/status")):
-        date, _, tag = folder.parent.name.partition("_")
-        if len(date) == 8 and date.isdigit():
-            found = records(Layout(output, date, tag))
-            rows.append((date, tag, str(len(found)), _counts(found.values())))
+    for run in Layout.runs(output):
+        found = records(run)
+        rows.append((run.night, run.tag, str(len(found)), _counts(found.values())))
     return progress.table(("night", "tag", "tasks", "states"), rows) if rows else ""
 
 

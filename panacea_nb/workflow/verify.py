@@ -116,8 +116,8 @@ def _foreign(layout: Layout, records: Iterable[Record]) -> Iterator[Finding]:
 
 def _all_records(layout: Layout) -> Iterator[Record]:
     """Records of all runs of a root: product folders are shared between nights and tags."""
-    for folder in layout.output.glob("NIGHTS/*/status"):
-        yield from status.read_all(folder).values()
+    for run in Layout.runs(layout.output):
+        yield from status.read_all(run.status_dir).values()
 
 
 def text(layout: Layout, found: list[Finding]) -> str:
@@ -138,13 +138,3 @@ def text(layout: Layout, found: list[Finding]) -> str:
     if any(item.what == FOREIGN for item in found):
         lines.append("foreign files were put there by no run: nothing reads them; move them away")
     return "\n".join(lines)
-
-
-def nights(output: Path) -> list[Layout]:
-    """The runs under an output root."""
-    found = []
-    for folder in sorted((output / "NIGHTS").glob("*/status")):
-        date, _, tag = folder.parent.name.partition("_")
-        if len(date) == 8 and date.isdigit():
-            found.append(Layout(output, date, tag))
-    return found
