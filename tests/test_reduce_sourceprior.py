@@ -41,15 +41,26 @@ def test_standards_give_the_exponent_by_their_errors():
 
 
 def test_the_other_channel_gives_seeing_as_air_changes_it_and_place_as_the_standard_shows_it():
-    standard = (source(1.0, 1.0), source(0.8, 1.9, wave=4150.0))
-    prior, decisions = paired_prior(SourcePrior(), source(), 4150.0, [standard])
+    prior, decisions = paired_prior(SourcePrior(), source(), 4150.0)
     assert prior.point.fwhm[0] == pytest.approx(1.5 * (4150 / 5000) ** -0.2)
     assert 0.03 < prior.point.fwhm[1] < 0.05
+    standard = (source(1.0, 1.0), source(0.8, 1.9, wave=4150.0))
+    prior, decisions = paired_prior(SourcePrior(), source(), 4150.0, [standard])
     assert prior.point.beta == pytest.approx((3.1, np.hypot(0.05, 0.05)))
     assert prior.place == pytest.approx((0.2, 0.6, np.hypot(0.05, 0.01)))
     assert [d.code for d in decisions] == ["PSFPAIR"]
     assert paired_prior(SourcePrior(), source(), 4150.0)[0].place is None
     assert paired_prior(SourcePrior(), None, 4150.0) == (SourcePrior(), [])
+
+
+def test_standards_show_how_the_widths_of_two_channels_compare():
+    standard = (source(fwhm=1.2), source(wave=4150.0, fwhm=1.32))
+    prior, _ = paired_prior(SourcePrior(), source(), 4150.0, [standard])
+    assert prior.point.fwhm[0] == pytest.approx(1.5 * 1.1)
+    assert prior.point.fwhm[1] == pytest.approx(np.hypot(0.01, 0.0165))
+    wide = (source(fwhm=1.2), source(wave=4150.0, fwhm=4.0))  # in one of the channels it is no star
+    prior, _ = paired_prior(SourcePrior(), source(), 4150.0, [wide])
+    assert prior.point.fwhm[0] == pytest.approx(1.5 * (4150 / 5000) ** -0.2)
 
 
 def test_a_galaxy_stays_one_in_the_other_channel():

@@ -17,7 +17,8 @@ from .source import PointSource, Refraction, find_source, source_shapes
 from .sourceprior import SourcePrior
 from .spline import fit_common
 
-SOURCE_SHARE = 0.06  # of the sky: a fibre with more source light is not sky (its model errs by some per cent)
+POINT_SHARE = 0.02  # of the sky: a fibre with more light of a point source is not sky (its wings' model errs by a tenth)
+DISK_SHARE = 0.06  # the same of an extended object, which leaves few fibres
 MIN_SKY_FIBERS = 60
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
 FTF_TERMS = 3  # Legendre terms along the channel of that correction
@@ -154,7 +155,7 @@ def model_field(
                     beside = source_light(companion, rest - source_native, *common)
                     source_native = source_native + beside
             share = _share(source_native, native, good)
-            exclude = share > SOURCE_SHARE
+            exclude = share > (DISK_SHARE if source.extended or prior.extended else POINT_SHARE)
             if (alive & ~exclude).sum() < MIN_SKY_FIBERS:
                 order = np.argsort(np.where(alive, share, np.inf))
                 exclude = np.ones(nf, bool)

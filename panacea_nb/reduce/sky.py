@@ -23,6 +23,8 @@ GRADIENT_PRIOR = 0.02  # of the sky, per polynomial term over the field: night s
 SLIT_PRIOR = np.array([0.05, 0.05, 0.05, 0.2, 0.2, 0.2])
 SLIT_SIGMA = 3.0  # significance that such a term must have
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
+NEIGHBOURS = (1, 2)  # fibres apart, whose levels share the errors of detector rows
+SOURCE_ERROR = 0.2  # of a source's light in a fibre: what the model of its wings may be wrong by
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
 
 
@@ -93,6 +95,25 @@ def fiber_levels(amplitude: np.ndarray, weight: np.ndarray, model: np.ndarray) -
     scale = np.divide((weight * model * amplitude).sum(axis=1), norm, out=np.full(norm.size, np.nan), where=norm > 0)
     error = np.sqrt(np.divide(1.0, norm, out=np.full(norm.size, np.inf), where=norm > 0) + FLAT_ERROR**2)
     return scale, error
+
+
+def level_scatter(level: np.ndarray, noise: np.ndarray, fibers: np.ndarray) -> float:
+    """Scatter of the fibres' levels (nf,) beyond their ``noise``, as a sum over neighbours has it.
+
+    Levels of detector rows make errors that neighbouring fibres share: the light of a source falls on fibres that lie side by
+    side, so it meets them together.  `FLAT_ERROR` at least.
+    """
+    rest = np.where(fibers, level - np.median(level[fibers]), 0.0)
+    spread = 1.4826 * float(np.median(np.abs(rest[fibers])))
+    limit = 4.0 * max(spread, 1e-12)
+    rest = np.clip(rest, -limit, limit)
+    shared = 0.0
+    for lag in NEIGHBOURS:
+        both = fibers[lag:] & fibers[:-lag]
+        if both.sum() > MIN_FIBERS:
+            shared += 2.0 * float(np.mean((rest[lag:] * rest[:-lag])[both]))
+    alone = spread**2 - float(np.median(noise[fibers])) ** 2
+    return float(np.sqrt(max(alone + max(shared, 0.0), FLAT_ERROR**2)))
 
 
 def choose_fibers(
@@ -273,13 +294,17 @@ def fit_sky(
         if turn == rounds - 1:
             break
         level, error = fiber_levels(data, np.where(stray, 0, base_weight), model / gradient[:, None])
+        # Where the wings of a source are, a tilt of the sky must not be made of what its model is wrong by.
+        doubt = 0.0
+        if source is not None:
+            doubt = SOURCE_ERROR * np.nan_to_num(fiber_levels(source, base_weight, model / gradient[:, None])[0])
         if fibers is None:
             chosen, degree = choose_fibers(level, error, may, positions)
             degree = min(degree, allowed)
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
         basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
-        before, gradient = gradient, fit_plane(basis, level, error, chosen)
+        before, gradient = gradient, fit_plane(basis, level, np.hypot(error, doubt), chosen)
         gradient = gradient / np.mean(gradient[may])
         # Wavelength shift and line width across the slit, linearised about the current model.
         slope, curve = spectrum.derivatives(lam)
@@ -313,9 +338,7 @@ def fit_sky(
                 "warn",
             )
         )
-    spread = 1.4826 * float(np.median(np.abs(level[chosen] - np.median(level[chosen]))))
-    statistical = float(np.median(np.sqrt(np.maximum(error[chosen] ** 2 - FLAT_ERROR**2, 0))))
-    scatter = float(np.sqrt(max(spread**2 - statistical**2, FLAT_ERROR**2)))
+    scatter = level_scatter(level, np.sqrt(np.maximum(error**2 - FLAT_ERROR**2, 0)), chosen)
     terms = {"shift": shift_coef, "width": width_coef, "degree": np.array([degree])}
     return SkyModel(
         spectrum,

@@ -24,6 +24,7 @@ ELLIPTICITY = 0.3  # prior width of the shear of extended objects
 DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
 DISK_FWHM = (3.0, 1.5)  # arcsec
 PAIR_FWHM = 0.02  # relative, by which images in two channels of an arm differ beside the known change with wavelength
+PAIR_RATIO = 0.01  # relative, by which the ratio of their widths changes from star to star of a night
 PAIR_PLACE = 0.05  # arcsec, by which a source may move between the channels of an arm, from star to star
 DISK_CHANGES = (0.05, 0.2, 0.05)  # relative FWHM, steepness and shear of a galaxy from channel to channel: its colours
 
@@ -120,9 +121,9 @@ def paired_prior(
 ) -> tuple[SourcePrior, list[Decision]]:
     """The prior with what the other channel of the arm shows of the same source in the same exposure.
 
-    Both channels look through the same air at the same time: one seeing, which changes with wavelength as air makes it, one
-    Moffat exponent, one place.  How far apart the channels' images of one source lie in IFU coordinates is what the night's
-    standards show; without one, nothing is said of the place.
+    Both channels look through the same air at the same time: one seeing, one Moffat exponent, one place.  How the widths of the
+    channels' images compare, and how far apart they lie in IFU coordinates, is what the night's standards show; without one, the
+    width changes as air makes it, and nothing is said of the place.
 
     Parameters
     ----------
@@ -149,6 +150,10 @@ def paired_prior(
         q, q_error = SEEING_EXPONENT
         fwhm = pair.fwhm * np.exp(q * step)
         error = np.linalg.norm([pair.error["fwhm"], fwhm * q_error * step, PAIR_FWHM * fwhm])
+        ratios = [here.fwhm / there.fwhm for there, here in standards if not (here.extended or there.extended)]
+        if ratios:
+            fwhm = pair.fwhm * float(np.median(ratios))
+            error = np.hypot(pair.error["fwhm"], PAIR_RATIO * fwhm)
         shape = replace(
             prior.point,
             beta=(pair.beta, float(np.hypot(pair.error["beta"], BETA_CHANGES / 2))),
