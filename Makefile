@@ -30,8 +30,8 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq install --no-com
 IN_VENV := export PATH="$(abspath $(BIN)):$$PATH";
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser-test benchmark fault-test crash-test audit lint reduce report lab check-raw image image-lab image-test \
-    sif hpc-test lock clean
+.PHONY: help install demo test browser-test benchmark fault-test crash-test load-test audit lint reduce report lab check-raw image image-lab \
+    image-test sif hpc-test lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -77,6 +77,9 @@ fault-test: $(DEV) ## damage a simulated night in every way of tests/faults and 
 
 crash-test: $(DEV) ## kill -9 of driver, workers and kernels at random moments, 200 times (ARGS='--kills 500')
 	@$(IN_VENV) PYTHONPATH=tests python -m crash $(ARGS)
+
+load-test: $(DEV) ## a night of 60 exposures an arm and 20 nights in a row: memory, files, processes, disk (ARGS='--exposures 20 --sides uv')
+	@$(IN_VENV) PYTHONPATH=tests python -m load $(ARGS)
 
 audit: ## compare the lock files with the known weaknesses of packages (asks PyPI)
 	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip -qq install pip-audit && \

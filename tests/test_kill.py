@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def check_records(out: Path) -> None:
 
 def done(out: Path) -> list[str]:
     return [name for name, state in statuses(out).items() if state is State.SUCCEEDED]
+
+
+def semaphores(token: str) -> set[Path]:
+    """Named semaphores that processes of a run have open."""
+    found = set()
+    for pid in processes.of_run(token):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            found |= {Path(line.split()[-1]) for line in lines if "/dev/shm/sem." in line}
+    return found
 
 
 def finish(out: Path) -> None:
@@ -213,3 +224,22 @@ def test_a_run_whose_folder_is_removed_ends(tmp_path):
     assert driver.returncode == 2
     assert "was removed while the run worked there" in said
     gone(token, scratch)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_leaves_no_temporary_files_and_no_semaphores(tmp_path, monkeypatch, killed):
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:  # a short path: sockets lie in it
+        monkeypatch.setenv("TMPDIR", folder)
+        driver = start(tmp_path, 2)
+        token = token_of(tmp_path, driver)
+        held = wait_for(lambda: semaphores(token), 30, "the pool's semaphores")
+        if killed:
+            driver.kill()
+        driver.communicate(timeout=60)
+        shared = ("-jit-", "-mpl")  # caches, which stay for other runs
+
+        def left() -> list[str]:
+            return [path.name for path in Path(folder).iterdir() if not any(word in path.name for word in shared)]
+
+        wait_for(lambda: not list(processes.of_run(token)) and not left(), 15, "the end of everything")
+        assert [path.name for path in held if path.exists()] == []

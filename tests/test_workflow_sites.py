@@ -137,7 +137,7 @@ def test_workers_elsewhere_have_a_watcher(tmp_path):
     command = engine._launch_command(" {debug}").format(debug="x").format()  # as Parsl does
     assert f"-m panacea_nb.workflow.node '{tmp_path}/n{{1}}' token token-0 {tmp_path}/scratch" in command
     assert "PANACEA_NB_RUN=token" in command
-    assert command.endswith("process_worker_pool x")
+    assert command.endswith(f"-m panacea_nb.workflow.process_worker_pool {tmp_path}/scratch x")
     launched = pool.Launcher("srun")("POOL", 1, 3)
     assert launched.startswith("exec srun --nodes=3 --ntasks=3 --ntasks-per-node=1 ")
     assert launched.endswith(" POOL")

@@ -28,14 +28,23 @@ def marked(token):
     return found
 
 
+def tidies_up(pid):
+    """Whether it is one of Python's resource trackers, which remove semaphores of killed processes and then end."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as stream:
+        return b"multiprocessing.resource_tracker" in stream.read()
+    return False
+
+
 def main(driver, token, scratch):
     """Wait for the driver's end, then clean up for ten seconds at most."""
     while os.getppid() == driver:
         time.sleep(PERIOD)
-    quiet = 0
+    quiet = tidying = 0
     for _ in range(50):
         alive = marked(token)
-        for pid in alive:
+        others = [pid for pid in alive if not tidies_up(pid)]
+        tidying = 0 if others else tidying + 1
+        for pid in others or (alive if tidying > 10 else []):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         # Looked at more than once: a process may have been in the middle of starting another.

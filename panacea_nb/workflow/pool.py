@@ -179,6 +179,8 @@ class ParslEngine:
         inside = place.site.container.engine != "none"
         python = "python3" if inside else sys.executable
         words = [python, "-m", "parsl.executors.high_throughput.process_worker_pool"]
+        if place.scratch is not None:
+            words = [python, "-m", "panacea_nb.workflow.process_worker_pool", str(place.scratch)]
         if place.apart:
             words = self._watched(python, words)
             environment = {**processes.environment(self._token)}

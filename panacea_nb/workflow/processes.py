@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 VARIABLE = "PANACEA_NB_RUN"
+TIDYING = 2.0  # s that resource trackers have to end by themselves
 
 
 def environment(token: str) -> dict[str, str]:
@@ -52,17 +53,34 @@ def _environment_of(pid: int) -> list[str]:
         return []
 
 
+def _tidies_up(pid: int) -> bool:
+    try:
+        return any("multiprocessing.resource_tracker" in word for word in psutil.Process(pid).cmdline())
+    except (psutil.Error, OSError):
+        return False
+
+
 def sweep(token: str, *, variable: str = VARIABLE, patience: float = 5.0) -> int:
-    """Kill everything that a run started and wait until it is gone; returns how many processes there were."""
+    """Kill everything that a run started and wait until it is gone; returns how many processes there were.
+
+    Python's resource trackers remove the semaphores of killed processes once these are gone, and then end by themselves: killed
+    with them, they would leave some in the node's memory after each run.
+    """
     seen: set[int] = set()
     deadline = time.monotonic() + patience
+    last, tidied = time.monotonic(), min(TIDYING, patience / 2)
     while True:
         # A zombie has no environment any more, so that it is not waited for.
         alive = list(of_run(token, variable))
         if not alive or time.monotonic() > deadline:
             return len(seen)
-        for pid in alive:
-            seen.add(pid)
+        seen.update(alive)
+        others = [pid for pid in alive if not _tidies_up(pid)]
+        if others:
+            last = time.monotonic()
+        elif time.monotonic() - last < tidied:
+            alive = []
+        for pid in others or alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
