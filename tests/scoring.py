@@ -124,36 +124,40 @@ def fiber_flat(observed, sky, sigma, good, positions) -> tuple[np.ndarray, np.nd
     return rest, noise
 
 
-def flat_spread(scores: list[Score]) -> tuple[float, float]:
-    """Spread [%] of the fibres' evenness: whole channel; root of the weighted mean square of its bins.
+def flat_spread(scores: list[Score]) -> list[tuple[float, float]]:
+    """Spread [%] of the fibres' evenness: whole channel; root of the weighted mean square of its bins.  Each with its lowest value.
 
     An error of the flat is the same in all exposures of a night, so it is what two exposures have in common: the mean
-    covariance of pairs, which no noise biases.  Of a single exposure the ideal noise is taken out instead.
+    covariance of pairs, which no noise biases.  It has a scatter, though, of which the lowest value is 2.5 sigma off.
     """
     rest = np.array([s.arrays["flat"] for s in scores])
+    pairs = [(i, j) for i in range(len(scores)) for j in range(i)]
+    found = np.array([[_covariance(*both) for both in zip(rest[i], rest[j], strict=True)] for i, j in pairs])
+    common, sigma = found[..., 0].mean(axis=0), np.sqrt((found[..., 1] ** 2).sum(axis=0)) / len(pairs)
     noise = np.array([np.nanmedian(s.arrays["flat_noise"], axis=1) ** 2 for s in scores])
-    if len(scores) == 1:
-        common = np.array([robust(row) ** 2 for row in rest[0]]) - noise[0]
-    else:
-        pairs = [(i, j) for i in range(len(scores)) for j in range(i)]
-        common = np.mean(
-            [[_covariance(*both) for both in zip(rest[i], rest[j], strict=True)] for i, j in pairs], axis=0
-        )
     sure = 1 / noise.mean(axis=0)[1:] ** 2  # the scatter of a squared spread goes with the square of the noise
-    bins = np.sum(sure * common[1:]) / np.sum(sure)
-    return float(np.sqrt(max(common[0], 0))), float(np.sqrt(max(bins, 0)))
+    sure /= sure.sum()
+    both = (common[0], sigma[0]), (sure @ common[1:], np.sqrt(sure**2 @ sigma[1:] ** 2))
+    return [(_root(square), _root(square - 2.5 * error)) for square, error in both]
 
 
-def _covariance(first: np.ndarray, second: np.ndarray) -> float:
+def _root(square: float) -> float:
+    return float(np.sqrt(max(square, 0.0)))
+
+
+def _covariance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Covariance of two sets of values, and the error that it has if they have none."""
     keep = np.isfinite(first) & np.isfinite(second)
     for values in (first, second):
         keep &= np.abs(values) < 5 * robust(values)
-    return float(np.mean(first[keep] * second[keep]))
+    one, two = first[keep], second[keep]
+    return float(np.mean(one * two)), float(np.sqrt(np.mean(one**2) * np.mean(two**2) / one.size))
 
 
 def level_scatter(score: Score) -> float:
     """Scatter [%] of the fibres' levels in one exposure beyond the ideal noise: flat, row levels and the like together."""
-    return flat_spread([score])[0]
+    whole, noise = score.arrays["flat"][0], np.nanmedian(score.arrays["flat_noise"][0])
+    return _root(robust(whole) ** 2 - noise**2)
 
 
 def pair_difference(first: Score, second: Score) -> float:

@@ -105,8 +105,8 @@ def measure(scores: list[Score]) -> dict[str, list[Value]]:
         "flagged_clean": _each(scores, "flagged_clean"),
     }
     rows["levels"] = _each(long, "levels")
-    if long:
-        rows["flat_all"], rows["flat_bins"] = ([Value(v)] for v in flat_spread(long))
+    if len(long) > 1:  # a single one cannot tell the flat from the rows' levels
+        rows["flat_all"], rows["flat_bins"] = ([Value(v, v - least)] for v, least in flat_spread(long))
     return {name: values for name, values in rows.items() if values}
 
 
