@@ -304,6 +304,20 @@ def test_choice_of_fibres():
     assert chosen[~bright].mean() > 0.9
 
 
+def test_fibres_of_a_faint_sky_are_not_chosen_by_the_noise_of_detector_rows():
+    """A sky of 1.3 e- a column, rows that add 0.35 e-: a choice by level would take the faint or the bright ones, at random."""
+    rng = np.random.default_rng(321)
+    kept, bias = [], []
+    for _ in range(20):
+        level = 1 + 0.27 * rng.standard_normal(NF)
+        may = np.isin(np.arange(NF), rng.permutation(NF)[:60])
+        fibers, _ = choose_fibers(level, np.full(NF, 0.02), may, POSITIONS, 0.5 / 1.3)
+        kept.append(fibers.sum())
+        bias.append(level[fibers].mean() - level[may].mean())
+    assert np.mean(kept) > 58
+    assert abs(np.mean(bias)) < 0.01
+
+
 def test_faintest_region_not_the_faintest_fibres():
     """A slope over the field: the low side is chosen, single fibres that are low by chance are not."""
     rng = np.random.default_rng(314)

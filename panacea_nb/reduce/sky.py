@@ -25,7 +25,8 @@ SLIT_SIGMA = 3.0  # significance that such a term must have
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 NEIGHBOURS = (1, 2)  # fibres apart, whose levels share the errors of detector rows
 SOURCE_ERROR = 0.2  # of a source's light in a fibre: what the model of its wings may be wrong by
-MAX_SPREAD = 0.06  # of the fibres' levels below the sky: row noise of the electronics, large where the sky is faint
+MAX_SPREAD = 0.06  # of the fibres' levels below the sky, that is taken for noise of any kind
+ROW_NOISE = 0.5  # e- per column that levels of detector rows leave in a fibre: more than the sky's spread where it is faint
 
 
 class SkyError(PanaceaError):
@@ -117,7 +118,7 @@ def level_scatter(level: np.ndarray, noise: np.ndarray, fibers: np.ndarray) -> f
 
 
 def choose_fibers(
-    level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray
+    level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray, max_spread: float = MAX_SPREAD
 ) -> tuple[np.ndarray, int]:
     """Fibres that hold sky alone, and the degree of gradient that they can carry.
 
@@ -140,7 +141,7 @@ def choose_fibers(
             rest = rest - np.median(rest[usable & (rest < 3 * error)])
         below = rest[usable & (rest < 0)]
         spread = 1.4826 * np.median(-below) if below.size > 5 else 0.0
-        sigma = np.maximum(error, min(spread, MAX_SPREAD))
+        sigma = np.maximum(error, min(spread, max_spread))
         new = usable & (rest < 2.5 * sigma) & (rest > -4 * sigma)
         if new.sum() < MIN_FIBERS:
             break
@@ -299,7 +300,8 @@ def fit_sky(
         if source is not None:
             doubt = SOURCE_ERROR * np.nan_to_num(fiber_levels(source, base_weight, model / gradient[:, None])[0])
         if fibers is None:
-            chosen, degree = choose_fibers(level, error, may, positions)
+            faint = ROW_NOISE / max(float(np.median(model[chosen])), 1e-9)
+            chosen, degree = choose_fibers(level, error, may, positions, max(MAX_SPREAD, faint))
             degree = min(degree, allowed)
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
