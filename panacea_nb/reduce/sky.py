@@ -26,7 +26,7 @@ NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to 
 NEIGHBOURS = (1, 2)  # fibres apart, whose levels share the errors of detector rows
 SOURCE_ERROR = 0.2  # of a source's light in a fibre: what the model of its wings may be wrong by
 MAX_SPREAD = 0.06  # of the fibres' levels below the sky, that is taken for noise of any kind
-ROW_NOISE = 0.5  # e- per column that levels of detector rows leave in a fibre: more than the sky's spread where it is faint
+ROW_NOISE = 0.4  # e- per column that the levels of detector rows leave in a fibre
 
 
 class SkyError(PanaceaError):
@@ -117,8 +117,17 @@ def level_scatter(level: np.ndarray, noise: np.ndarray, fibers: np.ndarray) -> f
     return float(np.sqrt(max(alone + max(shared, 0.0), FLAT_ERROR**2)))
 
 
+def _with_row_noise(error: np.ndarray, sky: float) -> np.ndarray:
+    """Errors of the levels, with the noise of detector rows where it is large against the ``sky`` [e- per column].
+
+    Else a faint sky's fibres would be chosen by that noise: the faint ones, or the bright ones.
+    """
+    share = ROW_NOISE / max(sky, 1e-9)
+    return np.hypot(error, share) if share > MAX_SPREAD else error
+
+
 def choose_fibers(
-    level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray, max_spread: float = MAX_SPREAD
+    level: np.ndarray, error: np.ndarray, alive: np.ndarray, positions: np.ndarray
 ) -> tuple[np.ndarray, int]:
     """Fibres that hold sky alone, and the degree of gradient that they can carry.
 
@@ -141,7 +150,7 @@ def choose_fibers(
             rest = rest - np.median(rest[usable & (rest < 3 * error)])
         below = rest[usable & (rest < 0)]
         spread = 1.4826 * np.median(-below) if below.size > 5 else 0.0
-        sigma = np.maximum(error, min(spread, max_spread))
+        sigma = np.maximum(error, min(spread, MAX_SPREAD))
         new = usable & (rest < 2.5 * sigma) & (rest > -4 * sigma)
         if new.sum() < MIN_FIBERS:
             break
@@ -300,8 +309,8 @@ def fit_sky(
         if source is not None:
             doubt = SOURCE_ERROR * np.nan_to_num(fiber_levels(source, base_weight, model / gradient[:, None])[0])
         if fibers is None:
-            faint = ROW_NOISE / max(float(np.median(model[chosen])), 1e-9)
-            chosen, degree = choose_fibers(level, error, may, positions, max(MAX_SPREAD, faint))
+            error = _with_row_noise(error, float(np.median(model[chosen])))
+            chosen, degree = choose_fibers(level, error, may, positions)
             degree = min(degree, allowed)
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
