@@ -76,6 +76,20 @@ def test_a_job_that_ran_out_of_memory_comes_again_with_half_the_workers(tmp_path
     assert len(sent) == 2
 
 
+def test_a_job_comes_again_as_long_as_it_gets_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "submit", lambda script: "7")
+    known = job_in(tmp_path)
+    output = Path(RunDefinition.from_yaml(known.definition_file("20250101")).output)
+    folder = Layout(output, "20250101").status_dir
+    for number in range(slurm.RESUBMISSIONS + 2):
+        status.write(folder, status.Record(f"task{number}", "01_bias", state=status.State.SUCCEEDED))
+        assert jobs.follow(known, "TIMEOUT", SITE)[1] == "7"
+        known = Job.load(known.record)
+    for _ in range(slurm.RESUBMISSIONS - 1):
+        assert jobs.follow(known, "TIMEOUT", SITE)[1] == "7"
+    assert "got no further" in jobs.follow(known, "TIMEOUT", SITE)[0].why
+
+
 def test_a_script_that_was_killed_itself_left_no_code_and_comes_again(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "submit", lambda script: "7")
     assert jobs.follow(job_in(tmp_path), "FAILED", SITE)[1] == "7"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..products.layout import Layout
-from . import files, lock, processes, slurm
+from . import files, lock, processes, slurm, status
 from .driver import GRACE_VARIABLE
 from .pool import setup_lines
 from .rundef import RunDefinition
@@ -54,8 +54,10 @@ class Job:
         Notebooks at the same time in a lane; None takes what the node holds.
     tag : str
         Tag of its nights.
-    job, submitted, again : str, int
-        Number of the last submission, how often it has been submitted again.
+    job : str
+        Number of the last submission.
+    again, done : int
+        How often it has been submitted again since it last brought a task further, and how many tasks had succeeded then.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Job:
     tag: str = ""
     job: str = ""
     again: int = 0
+    done: int = 0
     history: list[str] = field(default_factory=list)
 
     @property
@@ -296,6 +299,10 @@ def _belongs(record: Path, active: dict[str, str]) -> bool:
         return False
 
 
+def _succeeded(layout: Layout) -> int:
+    return sum(record.state is status.State.SUCCEEDED for record in status.read_all(layout.status_dir).values())
+
+
 # --- again ------------------------------------------------------------------------------------------------------------
 def follow(job: Job, state: str, site: Site | None = None) -> tuple[slurm.Decision, str]:
     """Submit a job again if it deserves it; the decision, and the new number.
@@ -312,10 +319,13 @@ def follow(job: Job, state: str, site: Site | None = None) -> tuple[slurm.Decisi
     codes = job.codes()
     if state == "FAILED":
         codes = {**dict.fromkeys(job.nights, 137), **codes}  # a night without a code: the script itself was killed
+    definitions = {night: RunDefinition.from_yaml(job.definition_file(night)) for night in job.nights}
+    done = sum(_succeeded(Layout(Path(d.output).absolute(), night, job.tag)) for night, d in definitions.items())
+    if done > job.done:
+        job.again, job.done = 0, done  # a long campaign may run into its wall time many times
     decision = slurm.decide(state, codes.values(), job.again)
     if not decision.again:
         return decision, ""
-    definitions = {night: RunDefinition.from_yaml(job.definition_file(night)) for night in job.nights}
     if decision.fewer_workers:
         from . import sites
 

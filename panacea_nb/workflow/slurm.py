@@ -13,7 +13,7 @@ from ..errors import RequestError
 
 _PATIENCE = 60.0  # s for an answer of the controller
 _TRIES = 3
-RESUBMISSIONS = 5  # at most, of one job
+RESUBMISSIONS = 5  # at most, of a job that gets no further
 # States that say nothing against the work itself; each with what is done differently.
 DESERVING = {
     "TIMEOUT": "its wall time was over",
@@ -51,7 +51,7 @@ def decide(state: str, codes: Iterable[int], times: int, limit: int = RESUBMISSI
     codes : iterable of int
         Exit codes of its nights: 3 says "resume me", 128 and more that the driver was killed; empty when it left none.
     times : int
-        How often it has been submitted again already.
+        How often it has been submitted again already without getting further.
     limit : int
         How often it may be.
     """
@@ -74,7 +74,7 @@ def decide(state: str, codes: Iterable[int], times: int, limit: int = RESUBMISSI
             return Decision(False, "it is done")
         return Decision(False, f"it ended as {state or 'unknown'} and left no exit code: see its output")
     if times >= limit:
-        return Decision(False, f"{DESERVING[cause]}, but it has been submitted again {times} times already")
+        return Decision(False, f"{DESERVING[cause]}, but it has been submitted again {times} times already and got no further")
     return Decision(True, DESERVING[cause], cause in _LESS)
 
 
