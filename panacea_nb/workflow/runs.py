@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..products.layout import Layout
-from . import files, processes, progress, scratch, sites, stages, staging, status
+from . import files, limits, processes, progress, scratch, sites, stages, staging, status
 from .driver import Driver, Outcome, Settings, records_digest
 from .fingerprint import NEW, UP_TO_DATE, DigestCache, Fingerprinter
 from .graph import Plan, Task
@@ -173,6 +173,9 @@ def reduce(definition: RunDefinition, settings: Settings | None = None) -> Outco
     layout = Layout(Path(definition.output).absolute(), definition.night, definition.tag)
     site = sites.find(definition.site)
     root = scratch.root(site.scratch)
+    limits.raise_limits()
+    limits.check_folder(root, "temporary files (TMPDIR, or the site's scratch)", limits.SCRATCH)
+    limits.check_folder(layout.output, "products (--output)", limits.PRODUCTS)
     folder = Path(tempfile.mkdtemp(prefix=scratch.PREFIX, dir=root))
     place = make_place(definition, site, layout, folder)
     owner = Owner.this_process(str(folder))

@@ -33,6 +33,7 @@ code=0
 # 3. Reports of finished nights go where people look; one that did not change is left alone.
 failed=()
 for night in "$OUTPUT"/NIGHTS/[0-9]*/; do
+    [ -d "$night" ] || continue  # there is none yet
     night=$(basename "$night"); date=${night%%_*}
     [[ $date -ge $first && $date -le $last ]] || continue
     report=$OUTPUT/NIGHTS/$night/report

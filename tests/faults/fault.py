@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from panacea_nb.simulate.damage import RawNight
-
 STAR, FAINT = 4, 5  # observations of the night
 SCIENCE, CALIBRATION, GUIDER, HEADER = "science frame", "calibration", "guider", "header"
+SURROUNDINGS, RESULTS = "surroundings", "results of an earlier run"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Fault:
     what : str
         The damage in words.
     do : callable
-        Damages the night.
+        Damages the night; of an earlier run's results it gets the `Layout`.
     ends : int
         Exit code.
     says : str
@@ -40,16 +39,26 @@ class Fault:
         Last stage that is run.
     options : tuple of str
         Further options of ``reduce``.
+    within : tuple of str
+        Words before the command, which then runs in worse surroundings; ``{out}`` and ``{folder}`` are its output and the folder of
+        the night.
+    place : str
+        Name of the folder of the night.
+    root : bool
+        Whether only root can make these surroundings.
     """
 
     name: str
     group: str
     what: str
-    do: Callable[[RawNight], Any]
+    do: Callable[[Any], Any]
     ends: int
     says: str
     until: str = "05"
     options: tuple[str, ...] = field(default=())
+    within: tuple[str, ...] = field(default=())
+    place: str = "night"
+    root: bool = False
 
 
 FAULTS: list[Fault] = []
@@ -58,7 +67,7 @@ FAULTS: list[Fault] = []
 def fault(name: str, group: str, what: str, ends: int, says: str, **more: Any) -> Callable:
     """Add the decorated function to the table."""
 
-    def add(do: Callable[[RawNight], Any]) -> Callable:
+    def add(do: Callable[[Any], Any]) -> Callable:
         FAULTS.append(Fault(name, group, what, do, ends, says, **more))
         return do
 

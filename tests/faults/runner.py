@@ -19,7 +19,7 @@ from panacea_nb.simulate.scenario import scenario
 from panacea_nb.workflow import status
 from panacea_nb.workflow.status import State
 
-from .fault import CALIBRATION, FAINT, GUIDER, STAR, Fault
+from .fault import CALIBRATION, FAINT, GUIDER, RESULTS, STAR, Fault
 
 NIGHT, CHANNEL = "20250115", "uv"
 LIMIT = 900.0  # s for one reduction
@@ -75,24 +75,11 @@ def make_base(folder: Path, until: str = "10") -> Base:
     return base
 
 
-def reduce(
-    raw: Path, output: Path, until: str, *options: str, environment: dict[str, str] | None = None
-) -> tuple[int, str]:
+def reduce(raw: Path, output: Path, until: str, *options: str, within: tuple[str, ...] = ()) -> tuple[int, str]:
     """Run ``panacea-nb reduce``: exit code and everything that it said."""
-    command = [
-        sys.executable,
-        "-m",
-        "panacea_nb",
-        "reduce",
-        "-d",
-        NIGHT,
-        "-s",
-        CHANNEL,
-        "--baseraw",
-        str(raw),
-        "--output",
-        str(output),
-    ]
+    before = [word.format(out=output, folder=output.parent) for word in within]
+    command = [*before, sys.executable, "-m", "panacea_nb", "reduce", "-d", NIGHT, "-s", CHANNEL]
+    command += ["--baseraw", str(raw), "--output", str(output)]
     command += ["--until", until] if until != "10" else []
     done = subprocess.run(
         [*command, *options],
@@ -102,7 +89,6 @@ def reduce(
         text=True,
         errors="replace",
         timeout=LIMIT,
-        env={**os.environ, **(environment or {})},
     )
     return done.returncode, done.stdout
 
@@ -133,10 +119,10 @@ def _link_large(source: str, target: str) -> None:
 def try_fault(base: Base, folder: Path, fault: Fault) -> Result:
     """Damage a copy of the night, reduce it, and compare what comes of it with what must."""
     begin = time.monotonic()
-    outside = set(_around(folder))
-    copy = copy_of(base, folder / "night", fault)
-    fault.do(RawNight(copy.raw, NIGHT))
-    code, text = reduce(copy.raw, copy.layout.output, fault.until, *fault.options)
+    outside = set(_around(folder, fault))
+    copy = copy_of(base, folder / fault.place, fault)
+    fault.do(copy.layout if fault.group == RESULTS else RawNight(copy.raw, NIGHT))
+    code, text = reduce(copy.raw, copy.layout.output, fault.until, *fault.options, within=fault.within)
     told = text + "\n" + _records_text(copy.layout)
     result = Result(fault, code, _sentence(fault.says, told, text), seconds=time.monotonic() - begin)
     if code != fault.ends:
@@ -148,15 +134,15 @@ def try_fault(base: Base, folder: Path, fault: Fault) -> Result:
     result.problems += _wrong_claims(copy.layout)
     if fault.group not in (CALIBRATION, GUIDER):  # these serve all exposures
         result.problems += _other_exposure(base.layout, copy.layout)
-    result.problems += [f"written outside of the output: {path}" for path in sorted(set(_around(folder)) - outside)]
-    shutil.rmtree(folder / "night", ignore_errors=True)
+    result.problems += [f"written outside of the output: {path}" for path in sorted(set(_around(folder, fault)) - outside)]
+    shutil.rmtree(folder / fault.place, ignore_errors=True)
     return result
 
 
-def _around(folder: Path) -> list[str]:
+def _around(folder: Path, fault: Fault) -> list[str]:
     """Names beside the output and in the places that hostile names point to."""
     found = [str(path) for path in folder.parent.glob("*evil*")] + [
-        str(path) for path in folder.glob("*") if path.name != "night"
+        str(path) for path in folder.glob("*") if path.name != fault.place
     ]
     return found + [str(path) for path in Path("/tmp").glob("*evil*")]
 

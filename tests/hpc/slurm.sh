@@ -148,6 +148,7 @@ pilot() {
     same "$WORK/pilot"
 }
 
+driver_lives() { [ -d "/proc/$(owner "$1" pid)" ]; }
 wall_time() {
     need reference
     # Warned: it ends itself in time, and its own last line submits it again.
@@ -169,6 +170,9 @@ wall_time() {
     sed -i '/--signal/d' "$(jobs_of "$WORK/hard")"/*.sh
     local number; number=$(as sbatch --parsable "$(jobs_of "$WORK/hard")"/*.sh)
     sed -i "s/\"job\": \"[0-9]*\"/\"job\": \"$number\"/" "$(jobs_of "$WORK/hard")"/*.json
+    # However fast the machine is: a driver that is stopped does not come to an end within the minute.
+    need wait_for 60 driver_lives "$WORK/hard"
+    kill -STOP "$(owner "$WORK/hard" pid)"
     need wait_for 600 idle
     need grep -q 'JobState=TIMEOUT' <(scontrol show job "$number")
     for round in 1 2 3 4 5; do
@@ -201,20 +205,20 @@ campaign() {
     for night in 20250115 20250215 20250315; do need raw $night 1; done
     many() { nb submit --from 20250115 --to 20250315 -s uv --until trace --baseraw "$WORK/raw" --output "$WORK/many" --site "$site" "$@"; }
     many | tee "$WORK/many.1"
-    need grep -q '60 nights: 3 to be submitted in 1 job(s), 57 left' "$WORK/many.1"
+    need grep -q '60 night(s): 3 to be submitted in 1 job(s), 57 left' "$WORK/many.1"
     many | tee "$WORK/many.2"
     need grep -q '0 to be submitted' "$WORK/many.2"      # they are in a job
     need wait_for 600 idle
     cat "$WORK/many/NIGHTS/jobs"/*.out
     many --dry-run | tee "$WORK/many.3"
-    need grep -q '60 nights: 0 to be submitted' "$WORK/many.3"
+    need grep -q '60 night(s): 0 to be submitted' "$WORK/many.3"
     rm "$WORK/many/NIGHTS/20250215/work/uv/02_trace.fits"
     many | tee "$WORK/many.4"
-    need grep -q '60 nights: 1 to be submitted in 1 job(s), 59 left' "$WORK/many.4"
+    need grep -q '60 night(s): 1 to be submitted in 1 job(s), 59 left' "$WORK/many.4"
     need grep -Eq '^submitted job [0-9]+: 20250215;' "$WORK/many.4"
     need wait_for 300 idle
     need [ -f "$WORK/many/NIGHTS/20250215/work/uv/02_trace.fits" ]
-    many --dry-run | grep '60 nights: 0 to be submitted'
+    many --dry-run | grep '60 night(s): 0 to be submitted'
 }
 
 daily() {
@@ -234,16 +238,16 @@ CONF
     run | tee "$WORK/daily.1"
     need grep -Eq '^submitted job [0-9]+: 20250115;' "$WORK/daily.1"
     run | tee "$WORK/daily.2"                       # at once again: nothing is done twice
-    need grep -q '6 nights: 0 to be submitted' "$WORK/daily.2"
+    need grep -q '6 night(s): 0 to be submitted' "$WORK/daily.2"
     need wait_for 300 idle
     run | tee "$WORK/daily.3"
-    need grep -q '6 nights: 0 to be submitted' "$WORK/daily.3"
+    need grep -q '6 night(s): 0 to be submitted' "$WORK/daily.3"
     need grep -q 'published .*/published/20250115' "$WORK/daily.3"
     need [ -f "$WORK/published/20250115/index.html" ]
     need [ "$(stat -c %a "$WORK/daily/LRS2/CALS")" = 2750 ]
     rm "$WORK/daily/NIGHTS/20250115/work/uv/01_bias.fits"
     run | tee "$WORK/daily.4"
-    need grep -q '6 nights: 1 to be submitted' "$WORK/daily.4"
+    need grep -q '6 night(s): 1 to be submitted' "$WORK/daily.4"
     need wait_for 300 idle
 }
 
