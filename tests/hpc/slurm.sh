@@ -148,7 +148,7 @@ pilot() {
     same "$WORK/pilot"
 }
 
-driver_lives() { [ -d "/proc/$(owner "$1" pid)" ]; }
+driver_lives() { local pid; pid=$(owner "$1" pid) && [ -n "$pid" ] && [ -d "/proc/$pid" ]; }
 wall_time() {
     need reference
     # Warned: it ends itself in time, and its own last line submits it again.
