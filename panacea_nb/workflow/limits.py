@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import shutil
@@ -57,6 +58,21 @@ def check_folder(folder: Path, purpose: str, needed: int) -> None:
             f"{there} has {free / 2**20:.0f} MB free, at least {needed / 2**20:.0f} MB are needed for {purpose}: make room there, "
             "or name another folder"
         )
+
+
+def check_semaphores() -> None:
+    """See whether semaphores can be made, without which no worker starts.
+
+    Raises
+    ------
+    LimitError
+    """
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except OSError as error:
+        raise LimitError(
+            f"no semaphores can be made here ({error.strerror}): workers need a shared memory that can be written (/dev/shm)"
+        ) from None
 
 
 def _raised(kind: int, wanted: int) -> float:

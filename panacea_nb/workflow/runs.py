@@ -174,6 +174,7 @@ def reduce(definition: RunDefinition, settings: Settings | None = None) -> Outco
     site = sites.find(definition.site)
     root = scratch.root(site.scratch)
     limits.raise_limits()
+    limits.check_semaphores()
     limits.check_folder(root, "temporary files (TMPDIR, or the site's scratch)", limits.SCRATCH)
     limits.check_folder(layout.output, "products (--output)", limits.PRODUCTS)
     folder = Path(tempfile.mkdtemp(prefix=scratch.PREFIX, dir=root))

@@ -53,7 +53,7 @@ around(
     within=mounted("mount --bind {out} {out} && mount -o remount,ro,bind {out}"), root=True,
 )  # fmt: skip
 around(
-    "memory-disk-gone", "no shared memory", 0, DONE,
+    "memory-disk-gone", "shared memory that cannot be written", 2, "no semaphores",
     within=mounted("mount -t tmpfs -o ro none /dev/shm"), root=True,
 )  # fmt: skip
 
