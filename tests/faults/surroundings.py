@@ -89,10 +89,9 @@ result("product-changed", "one bit pattern of a product changed", 0, DONE, lambd
 @fault("product-exchanged", RESULTS, "a product in place of another", 0, DONE)
 def _(layout: Layout) -> None:
     paths = [layout.work("05_extract", "uv", STAR, 1), layout.work("06_sky", "uv", STAR, 1)]
-    if paths[1].is_file():
-        content = paths[1].read_bytes()
-        paths[0].unlink()
-        paths[0].write_bytes(content)
+    content = paths[1].read_bytes()
+    paths[0].unlink()
+    paths[0].write_bytes(content)
 
 
 @fault("record-garbled", RESULTS, "the record of a task is no JSON", 0, DONE)

@@ -114,7 +114,7 @@ two_nodes() {
 in_image_needs() {
     packages charliecloud-runtime >&2 || { echo 'charliecloud cannot be installed'; return; }
     [ -n "${HPC_IMAGE_DIR:-}" ] && return
-    { engines && export CONTAINERS_CONF=$WORK/containers.conf && { podman image exists $IMAGE || image; }; } >&2 ||
+    { engines && export CONTAINERS_CONF=$WORK/containers.conf && image; } >&2 ||
         { echo 'the image cannot be built with podman, and HPC_IMAGE_DIR names none'; return; }
     local container
     container=$(podman create --network=none $IMAGE) && mkdir "$WORK/img" && podman export "$container" | tar -C "$WORK/img" -xf - &&
