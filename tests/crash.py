@@ -1,66 +1,114 @@
 """``make crash-test``: kill -9 at random moments, hundreds of times, of all kinds of processes of small nights.
 
-After each kill whatever claims success must be right, after the end of a killed driver nobody of its run may live, and each night
-must at last, run again as often as needed, have the products of an undisturbed one and nothing else.
+Besides single processes the whole run is killed at once, as the end of a container or a node does it, and with ``power`` what was
+not yet on the disk is lost as well (see `powerloss`).  After each kill whatever claims success must be right, after the end of a
+killed driver nobody of its run may live, and each night must at last, run again as often as needed, have the products of an
+undisturbed one and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import powerloss
+import psutil
 import toy_workflow as toy
 from test_kill import check_finished, check_records, gone, of_kind, start, token_of, worker_of
 
 from panacea_nb.products.layout import Layout
-from panacea_nb.workflow import lock
+from panacea_nb.workflow import lock, processes
 
-KINDS = ("driver", "worker", "kernel", "pool", "interchange")
+KINDS = ("driver", "worker", "kernel", "pool", "interchange", "container", "power")
 PAUSE = 2.0  # s at most between two kills
 
 
-def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int) -> int:
+def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, kinds: tuple[str, ...]) -> int:
     """Kill and run again until the night is done; returns how often it was started."""
+    journal = out.with_name(f"{out.name}-disk")
+    left_behind: set[Path] = set()
     for starts in range(1, 1000):
-        driver = start(out, 2, kernels=chance.choice(("plain", "fork")))
+        kind = ""
+        driver = start(out, 2, kernels=chance.choice(("plain", "fork")), environment=powerloss.watched(dict(os.environ), journal))
         token = token_of(out, driver)
         scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
         for _ in range(chance.randint(2, 8)):
             time.sleep(chance.uniform(0.0, PAUSE))
-            if struck.total() >= wanted or driver.poll() is not None:
+            if total(struck) >= wanted or driver.poll() is not None:
                 break
-            kind = chance.choice(KINDS)
-            pids = [driver.pid] if kind == "driver" else worker_of(out) if kind == "worker" else of_kind(token, kind)
-            for pid in pids[:1]:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                struck[kind] += 1
+            kind = chance.choice(kinds)
+            if kind in ("container", "power"):
+                killed = kill_all(driver, token)
+                left_behind.add(Path(scratch))  # nobody is there to remove it before the next run
+            else:
+                pids = [driver.pid] if kind == "driver" else worker_of(out) if kind == "worker" else of_kind(token, kind)
+                killed = any(kill(pid) for pid in pids[:1])
+            struck[kind] += killed
+            if kind == "power":
+                struck["lost"] += powerloss.cut(out, journal, chance)
+                break
             check_records(out)
-            if kind == "driver":
+            if kind in ("driver", "container"):
                 break
         driver.communicate(timeout=180)
-        check_records(out)
-        gone(token, scratch)
+        if kind != "power":
+            check_records(out)
+        if Path(scratch) not in left_behind:
+            gone(token, scratch)
         if driver.returncode == 0:
             check_finished(out)
+            assert not [path for path in left_behind if path.exists()]
             return starts
     raise AssertionError("the night does not come to an end")
+
+
+def total(struck: Counter) -> int:
+    """How often anything was killed."""
+    return sum(struck[kind] for kind in KINDS)
+
+
+def kill(pid: int) -> bool:
+    """Whether the process was there to be killed."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_all(driver: subprocess.Popen, token: str) -> bool:
+    """Kill all of a run at once, also the process that would tidy up after it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        everything = {child.pid for child in psutil.Process(driver.pid).children(recursive=True)}
+        struck = kill(driver.pid)
+        while everything := {*everything, *processes.of_run(token)}:
+            everything = {pid for pid in everything if kill(pid) and _lives(pid)}
+        return struck
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def main() -> int:
     """Kill as often as asked; 0 when nothing was lost."""
     parser = argparse.ArgumentParser(prog="make crash-test", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of what is killed (default %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the moments and choices (default: drawn and shown)")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
@@ -68,14 +116,18 @@ def main() -> int:
     chance, struck, nights, starts = random.Random(seed), Counter(), 0, 0
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="panacea_nb-crash-") as folder:
-        while struck.total() < asked.kills:
+        while total(struck) < asked.kills:
             out = Path(folder) / f"night{nights}"
-            starts += one_night(out, chance, struck, asked.kills)
+            starts += one_night(out, chance, struck, asked.kills, tuple(asked.kinds.split(",")))
             nights += 1
             shutil.rmtree(out)
+            shutil.rmtree(Path(folder) / f"night{nights - 1}-disk")
             told = ", ".join(f"{struck[kind]} {kind}" for kind in KINDS)
-            print(f"{struck.total()} kills ({told}), {nights} nights in {starts} starts, nothing lost", flush=True)
-    print(f"{struck.total()} kills survived, 0 lost, in {time.monotonic() - begin:.0f} s")
+            print(
+                f"{total(struck)} kills ({told}; {struck['lost']} files and names gone with the power), {nights} nights in "
+                f"{starts} starts, nothing lost", flush=True,
+            )  # fmt: skip
+    print(f"{total(struck)} kills survived, 0 lost, in {time.monotonic() - begin:.0f} s")
     return 0
 
 

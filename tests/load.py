@@ -188,7 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make load-test", description=__doc__)
     parser.add_argument("--exposures", type=int, default=60, help="of each arm in the long night (default 60; 0: none)")
     parser.add_argument(
-        "--sides", default="uv,orange,red,farred", help="channels of the long night (0.2 GB an exposure each)"
+        "--sides", default="uv,red", help="channels of the long night (default one of each arm; 0.2 GB an exposure each)"
     )
     parser.add_argument("--nights", type=int, default=20, help="in a row (default 20; 0: none)")
     parser.add_argument("--keep", type=Path, default=Path("runs/load-test"), help="where the figure goes")

@@ -1,11 +1,20 @@
-"""The table of faults; `make fault-test` tries them, `.ci/run` some of them."""
+"""Damage, kills and load: the quick part of `make fault-test`, `make crash-test` and `make load-test`."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from pathlib import Path
 
+import crash
+import load
+import pytest
 from faults import FAULTS
 from faults.__main__ import table
+from faults.runner import make_base, try_fault
+
+# One of each group that fails alone, is reduced with a warning, is made again, or is refused.
+SOME = ("tar-cut-late", "gain-zero", "product-changed", "two-runs")
 
 
 def test_the_table_of_faults_is_in_the_documentation():
@@ -16,3 +25,27 @@ def test_the_table_of_faults_is_in_the_documentation():
 def test_every_fault_has_a_name_of_its_own():
     names = [fault.name for fault in FAULTS]
     assert len(set(names)) == len(names) >= 80
+
+
+@pytest.mark.slow
+def test_some_damaged_nights_end_as_the_table_says(tmp_path):
+    base = make_base(tmp_path / "base", until="05")
+    chosen = [fault for fault in FAULTS if fault.name in SOME]
+    assert len(chosen) == len(SOME)
+    for number, fault in enumerate(chosen):
+        place = tmp_path / f"{number}"
+        place.mkdir()
+        assert try_fault(base, place, fault).problems == [], fault.name
+
+
+@pytest.mark.slow
+def test_a_night_survives_the_end_of_its_container_and_of_the_power(tmp_path):
+    struck: Counter = Counter()
+    crash.one_night(tmp_path / "night", random.Random(11), struck, 6, ("container", "power"))
+    assert struck["container"] + struck["power"] == 6
+    assert struck["lost"] > 0  # else the disk has forgotten nothing, and the test shows nothing
+
+
+@pytest.mark.slow
+def test_two_nights_in_a_row_leave_nothing_behind(tmp_path):
+    assert load.many_nights(tmp_path, 2) == []

@@ -39,13 +39,16 @@ PRODUCTS = {
 }
 
 
-def start(out: Path, jobs: int = 2, *options: str, kernels: str = "plain") -> subprocess.Popen:
+def start(
+    out: Path, jobs: int = 2, *options: str, kernels: str = "plain", environment: dict[str, str] | None = None
+) -> subprocess.Popen:
     """A driver of the toy night (one channel, two exposures) in a process of its own."""
+    around = dict(os.environ if environment is None else environment)
     command = [sys.executable, str(SCRIPT), str(out), str(jobs), "sides=uv", "seconds=0.3", *options]
-    path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "PANACEA_NB_KERNEL": kernels}
+    path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent), around.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, env=around | {"PYTHONPATH": path, "PANACEA_NB_KERNEL": kernels},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
     )  # fmt: skip
 

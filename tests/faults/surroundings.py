@@ -57,6 +57,16 @@ around(
     within=mounted("mount -t tmpfs -o ro none /dev/shm"), root=True,
 )  # fmt: skip
 
+around("run-moved", "the folder of an earlier run copied elsewhere and gone on with", 0, DONE)
+around(
+    "two-runs", "a second run on a folder where one is at work", 2, "another run works on",
+    within=("bash", "-c", '"$@" >/dev/null 2>&1 & sleep 4; "$@"; code=$?; wait $! || exit 9; exit $code', "bash"),
+)  # fmt: skip
+around(
+    "output-is-a-file", "a file where the output should be", 2, "name another|not a (folder|directory)",
+    within=("bash", "-c", 'mv {out} {out}.kept; touch {out}; "$@"; code=$?; rm {out}; mv {out}.kept {out}; exit $code', "bash"),
+)  # fmt: skip
+
 
 def of_star(layout: Layout, stage: str) -> status.Record:
     record = status.read(layout.status_dir, f"{stage}-{STAR:07d}-exp01-uv")
