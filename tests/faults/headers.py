@@ -63,7 +63,7 @@ HOSTILE = {
     "python": "'''+__import__('os').system('touch /tmp/panacea_nb-evil')+'''",
     "path": "../../../../tmp/panacea_nb-evil_056_W",
     "template": "{{ 7*7 }} {% raw %} %(x)s {0}",
-    "quotes": "\"' ; -- \\ \\n \t",
+    "quotes": "\"' ; -- \\ \\n \\t",
 }
 for _name, _text in HOSTILE.items():
     simple(
