@@ -415,3 +415,19 @@ def test_correction_is_shift_and_slope_over_the_range(blank):
         0.4 * np.ptp(model.wavelength[0]) / (high - low), rel=1e-3
     )
     assert robust(model.level) < 0.02
+
+
+def test_from_an_earlier_model_two_rounds_are_as_good_as_four():
+    """The sources' model of the earlier one was worse; gradient, shift and widths across the slit are real."""
+    wave = WAVE + 0.12 * F * DISPERSION
+    data, variance, good, sky = exposure(np.random.default_rng(330), source=star(1.0, 0.5, 300.0), wave=wave)
+    light = star(1.0, 0.5, 300.0) * THROUGHPUT * DISPERSION
+    first = fit(data, variance, good, source=0.9 * light, rounds=3)
+    short = fit(data, variance, good, source=light, start=first, rounds=2)
+    long = fit(data, variance, good, source=light, rounds=4)
+    assert short.native() == pytest.approx(long.native(), rel=2e-3)
+    assert short.terms["shift"][0] == pytest.approx(0.12, abs=0.01)
+    assert np.abs(sky_bias(short, sky)).max() < 2e-3
+    # Two rounds from nothing are not: they stop before the gradient and the shift are known.
+    cold = fit(data, variance, good, source=light, rounds=2)
+    assert np.std(cold.native() / long.native()) > 2 * np.std(short.native() / long.native())

@@ -132,7 +132,8 @@ def extract_exposure(
                 throughput,
                 positions,
                 model.alive,
-                rounds=3 + turn,
+                start=sky,
+                rounds=2 if turn else 3,
             )
         except (SkyError, np.linalg.LinAlgError) as error:
             decisions.append(Decision("NOSKYFIT", f"no sky for cosmic rays and wavelength zero: {error}", "warn"))

@@ -108,7 +108,7 @@ def model_field(
             break  # two sources push each other about: they get a round more
         sky = sky_fit(
             amplitude, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
-            rounds=4 if turn else 3,
+            start=sky, rounds=2 if turn else 3,
         )  # fmt: skip
         native = sky.native()
         rest = amplitude - native - beside

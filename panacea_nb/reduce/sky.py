@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
 
 from ..decisions import Decision
 from ..errors import PanaceaError
+from .arrays import plain
 from .flat import knot_step, reference_variance
+from .skykernels import compare, slit_equations
 from .spline import CommonSpectrum, fit_common
 
 CLIP_SIGMA = 4.5  # single samples
 CLIP_RUN = 3.5  # means of five neighbouring samples: faint emission lines
+MEDIAN_COLUMNS = 500  # of which a first level of each fibre is the median
+MODEL_ERROR = 0.01  # of the sky's light, in the comparison with single samples
 FLAT_ERROR = 0.003  # what the fibre flat may be wrong by, in the choice of sky fibres
 MIN_FIBERS = 20
 FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (found by trial on a galaxy, see docs)
@@ -199,29 +203,14 @@ def _shift_terms(nf: int, nx: int) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(-1, 1, nf)[:, None], np.linspace(-1, 1, nx)[None, :]
 
 
-def _slit_equations(
-    shift: np.ndarray, width: np.ndarray, weight: np.ndarray, rest: np.ndarray, f_axis: np.ndarray, x_axis: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Normal equations (6, 6), (6,) of shifts and widths across the slit, each as f, f x and f^2 - 1/3.
-
-    ``shift`` and ``width`` (nf, nx) are the derivatives of the model.  The terms are products of a function of the fibre and a
-    power of the column, so that sums over columns come first and no (6, nf, nx) array is made.
-    """
-    f = f_axis[:, 0]
-    across, along = np.stack([f, f, f**2 - 1 / 3]), (0, 1, 0)
-    powers = x_axis[0][:, None] ** np.arange(3)
-    normal, rhs = np.zeros((6, 6)), np.zeros(6)
-    parts = (shift, width)
-    for i, a in enumerate(parts):
-        weighted = weight * a
-        right = (weighted * rest) @ powers
-        rhs[3 * i : 3 * i + 3] = [across[k] @ right[:, along[k]] for k in range(3)]
-        for j, b in enumerate(parts):
-            sums = (weighted * b) @ powers
-            for k in range(3):
-                for m in range(3):
-                    normal[3 * i + k, 3 * j + m] = (across[k] * across[m]) @ sums[:, along[k] + along[m]]
-    return normal, rhs
+def _faint_third(density: np.ndarray, usable: np.ndarray, may: np.ndarray) -> np.ndarray:
+    """The third of the fibres that ``may`` be sky with the faintest median over a part of the columns, (nf,) bool."""
+    part = np.where(usable, density, np.nan)[:, :: max(1, density.shape[1] // MEDIAN_COLUMNS)]
+    level = np.full(may.size, np.inf)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a fibre without a usable sample in that part
+        level[may] = np.nan_to_num(np.nanmedian(part[may], axis=1), nan=np.inf)
+    return may & (level <= np.sort(level[may])[max(MIN_FIBERS, may.sum() // 3) - 1])
 
 
 def fit_sky(
@@ -237,6 +226,7 @@ def fit_sky(
     source: np.ndarray | None = None,
     exclude: np.ndarray | None = None,
     fibers: np.ndarray | None = None,
+    start: SkyModel | None = None,
     rounds: int = 4,
 ) -> SkyModel:
     """Fit the sky in the fibres that see nothing else.
@@ -257,10 +247,13 @@ def fit_sky(
         Fibres never taken as sky.
     fibers : (nf,) bool, optional
         Sky fibres fixed by the user.
+    start : SkyModel, optional
+        Of the same frame, with another model of its sources: what it found is the beginning, and two ``rounds`` are enough.
     """
     nf, nx = amplitude.shape
-    data = amplitude if source is None else amplitude - source
-    usable = good & alive[:, None] & (variance > 0)
+    data = plain(amplitude if source is None else amplitude - source, np.float64)
+    variance = plain(variance, np.float64)
+    usable = plain(good & alive[:, None] & (variance > 0), bool)
     base_weight = np.where(usable, 1.0 / np.maximum(variance, 1e-9), 0.0)
     dispersion = np.gradient(wavelength, axis=1)
     lam = wavelength.copy()
@@ -269,7 +262,7 @@ def fit_sky(
     step = knot_step(wavelength)
     limits = float(wavelength.min()) - 3, float(wavelength.max()) + 3
     f_axis, x_axis = _shift_terms(nf, nx)
-    clipped = np.zeros((nf, nx), bool)
+    clipped, z = np.zeros((nf, nx), bool), np.empty((nf, nx))
     decisions: list[Decision] = []
     may = alive & np.array([usable[f].sum() > nx // 4 for f in range(nf)])
     if exclude is not None:
@@ -278,27 +271,27 @@ def fit_sky(
         raise SkyError(
             f"only {int(may.sum())} fibres could serve as sky, {MIN_FIBERS} are needed: choose sky fibres by hand"
         )
-    density = np.where(usable, data / np.maximum(throughput * dispersion, 1e-9), np.nan)
-    with np.errstate(all="ignore"):
-        first = np.array([np.nanmedian(density[f]) if may[f] else np.inf for f in range(nf)])
-    chosen = may & (first <= np.sort(first[may])[max(MIN_FIBERS, may.sum() // 3) - 1])
     if fibers is not None:
         chosen = may & fibers
+    elif start is not None and (may & start.fibers).sum() >= MIN_FIBERS:
+        chosen = may & start.fibers
+    else:
+        chosen = _faint_third(data / np.maximum(throughput * dispersion, 1e-9), usable, may)
     # A plane through a few fibres on one side of the field would run away on the other.
     allowed = 0 if (may if fibers is None else may & fibers).sum() < MIN_GRADIENT_SHARE * alive.sum() else 2
     degree = min(1, allowed)
     shift_coef, width_coef = np.zeros(3), np.zeros(3)
+    if start is not None:
+        gradient, lam, extra = start.gradient, start.wavelength, start.extra
+        shift_coef, width_coef = start.terms["shift"].copy(), start.terms["width"].copy()
+        degree = min(int(start.terms["degree"][0]), allowed)
     spectrum = None
     for turn in range(rounds):
         factor = throughput * dispersion * gradient[:, None]
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         spectrum = fit_common(lam, data, weight, step=step, factor=factor, extra=extra, limits=limits)
         model = spectrum(lam, extra) * factor
-        rest = data - model
-        sigma = np.sqrt(np.maximum(variance, 1e-9) + (0.01 * model) ** 2)
-        z = np.where(usable, rest / sigma, 0.0)
-        run = uniform_filter1d(np.clip(z, -6, 6), 5, axis=1) * np.sqrt(5)
-        clipped = (np.abs(z) > CLIP_SIGMA) | (run > CLIP_RUN)
+        compare(data, model, variance, usable, MODEL_ERROR, CLIP_SIGMA, CLIP_RUN, z, clipped)
         # A fibre that holds an object must not be judged by those of its samples that happen to agree with the sky.
         stray = np.abs(z - np.median(z, axis=1, keepdims=True)) > CLIP_SIGMA
         if turn == rounds - 1:
@@ -322,7 +315,7 @@ def fit_sky(
         px = dispersion
         # The fitted spectrum has taken its share of each term; without it the terms are what is left over the mean of the fibres.
         rest = data - model * (gradient / before)[:, None]
-        normal, rhs = _slit_equations(slope * px * factor, 0.5 * curve * px**2 * factor, weight, rest, f_axis, x_axis)
+        normal, rhs = slit_equations(slope, curve, px, factor, weight, rest, f_axis[:, 0], x_axis[0])
         # A faint sky says little: what it does not show clearly is as in the calibrations.
         sure = SLIT_SIGMA / np.sqrt(np.maximum(np.diag(normal), 1e-30))
         normal += np.diag(SLIT_PRIOR**-2)

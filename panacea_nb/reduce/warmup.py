@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline, tridiagonal
+from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, skykernels, source, spline, tridiagonal
 from .cosmics import find_tracks
 from .extract import FiberModel, extract, trace_offsets
 from .kernels import N_COEF
@@ -21,7 +21,7 @@ from .source import lenslet_fractions
 from .spline import fit_common
 from .trace import fit_profile
 
-MODULES = (arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, source, spline, tridiagonal)
+MODULES = (arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, skykernels, source, spline, tridiagonal)
 
 
 def warm_up() -> None:
@@ -44,6 +44,8 @@ def warm_up() -> None:
     common(wave, 0.1)
     common.derivatives(wave)
     common.variance(wave[0])
+    skykernels.compare(wave, wave, wave, wave > 0, 0.01, 4.5, 3.5, wave.copy(), wave > 0)
+    skykernels.slit_sums(wave, wave, wave, wave, wave, wave, wave[0])
     arrays.lines_between(trace, trace, image.copy())
     bias.average_row(image, np.float32(1.0), image[0].copy(), image[0].copy())
     flat.convolved_rows(image, flat.gaussian_kernel(1.0))
