@@ -95,7 +95,7 @@ def test_trajectory_far_from_the_request_is_named():
     assert "1.6" in point.decisions[0].text
 
 
-@pytest.mark.parametrize("value", [None, "unknown", "nan"])
+@pytest.mark.parametrize("value", [None, "unknown", "nan", 999.0])
 def test_no_trajectory_means_the_request_and_a_warning(value):
     point = pointing(CARDS | {"TRAJRA": value})
     assert (point.ra, point.dec) == pytest.approx((153.0, 32.5))

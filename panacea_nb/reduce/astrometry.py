@@ -68,14 +68,17 @@ def _sexagesimal(ra: object, dec: object) -> tuple[float, float]:
 def pointing(cards, convention: str = "lrs2multi") -> Pointing:
     """Pointing of an exposure from its header.
 
-    The unit of TRAJRA differs between tools (degrees or hours): the one that agrees with QRA, QDEC is taken.  When neither
-    does, or the trajectory is missing, QRA and QDEC stand for the field's centre, and a warning says so.
+    The unit of TRAJRA differs between tools (degrees or hours): the one that agrees better with QRA, QDEC is taken, with a
+    warning when it does not agree.  Where the trajectory is missing or no place on the sky, QRA and QDEC stand for the field's
+    centre, and a warning says so.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention {convention!r} is none of {CONVENTIONS}")
     decisions = []
     q_ra, q_dec = _sexagesimal(cards.get("QRA"), cards.get("QDEC"))
     t_ra, t_dec = _angle(cards.get("TRAJRA"), u.hourangle), _angle(cards.get("TRAJDEC"), u.deg)
+    if not (abs(t_ra) <= 360 and abs(t_dec) <= 90):
+        t_ra = t_dec = float("nan")  # no place on the sky
     angle = _angle(cards.get("PARANGLE"), u.deg)
     if not np.isfinite(angle):
         angle = 0.0
