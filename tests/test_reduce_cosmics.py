@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from reduce_factory import expose, fiber_model, nothing, paint, read_noise, rows_of, traces
 
-from panacea_nb.reduce.cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
+from panacea_nb.instrument import channel
+from panacea_nb.reduce.cosmics import (
+    field_neighbours,
+    find_lonely,
+    find_spikes,
+    find_tracks,
+    mask_spikes,
+    smooth_source,
+)
 from panacea_nb.reduce.extract import blank_extraction, refit
 from panacea_nb.reduce.kernels import grow_tracks
+from panacea_nb.reduce.source import lenslet_fractions
 from panacea_nb.reduce.wavelength import pixel_gaussian
 
 NF, NX = 40, 400
@@ -209,3 +218,29 @@ def test_source_light_is_continuum_and_lines_but_not_noise_nor_spikes():
     assert found[9, 178:183].max() > 0.5 * truth[9].max()
     assert np.abs(found[20, 295:306]).max() < 10
     assert np.std(found[25:]) < 0.5 * 5.0
+
+
+def test_light_in_a_single_fibre_is_no_line_of_an_object():
+    """Tracks along dispersion are found; lines of sharp images, anywhere in the field and at its edge, are not touched."""
+    positions = channel("orange").fiber_positions()
+    nf, nx = positions.shape[0], 400
+    rng = np.random.default_rng(77)
+    shift = rng.uniform(-6, 6, (nf, 1))  # columns by which fibres side by side differ
+    wave = 6000.0 + np.arange(nx)[None, :] + shift
+    beside = field_neighbours(positions, np.ones(nf, bool))
+    assert np.median((beside >= 0).sum(axis=1)) == 6
+    light = np.zeros((nf, nx))
+    lines = [(0.1, 0.2, 6050.0), (1.7, -1.1, 6120.0), (-5.2, 2.6, 6200.0), (3.3, 3.0, 6290.0)]
+    for x, y, center in lines:
+        share = lenslet_fractions(positions, np.array([x]), np.array([y]), np.array([0.9]), 3.5)[0]
+        light += 2000.0 * share[:, None] * np.exp(-0.5 * ((wave - center) / 1.9) ** 2)
+    sigma = np.full((nf, nx), 10.0)
+    excess = light + sigma * rng.normal(size=light.shape)
+    track = np.zeros((nf, nx), bool)
+    for f, at in ((40, 100), (140, 220), (201, 330), (279, 40)):
+        track[f, at : at + 4] = True
+    excess[track] += 120.0
+    found = find_lonely(excess, sigma, np.zeros_like(light), np.ones_like(track), wave, beside)
+    assert found[track].mean() > 0.9
+    assert not found[~track & (light > 20.0)].any()
+    assert found[~track].sum() <= 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
+from ..instrument import LENSLET_PITCH
 from .arrays import plain
 from .extract import Extraction, FiberModel, blank_extraction, refit
 from .kernels import BLOCK, grow_tracks
@@ -17,6 +18,9 @@ PROFILE_ERROR = 0.05  # of the local peak of the model: what the profile may be 
 ROUNDS = 4
 SPIKE_SIGMA = 6.0  # excess of a sample over the prediction
 SPIKE_RATIO = 1.6  # a line as narrow as the LSF falls to 1/1.6 or more two pixels from its peak
+LONELY_SIGMA = 5.0  # excess of a sample over the sky in a fibre where no source is seen
+LONELY_SHARE = 0.12  # that its neighbours have of it at most: of the sharpest image (0.8 arcsec) they would have a quarter
+NEIGHBOUR = 1.3  # lenslets, distance of neighbours in the field
 SURE = 4.0  # sigma of a running median that is light without doubt
 PEAK_RATIO = 1.145  # of a line of 4.5 px FWHM, to the geometric mean of the samples beside
 FEW = 5  # new pixels: too few to go on for
@@ -126,6 +130,47 @@ def find_spikes(
         right = np.pad(rest, ((0, 0), (0, step)))[:, step:]
         around = np.maximum(around, np.minimum(left, right) if step == 3 else 0.5 * (left + right))
     return good & (rest > SPIKE_SIGMA * sigma) & (rest > SPIKE_RATIO * np.maximum(around, 0) + 4 * sigma)
+
+
+def field_neighbours(positions: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Living fibres beside each one in the field, (nf, 6) int; -1 where there are fewer."""
+    distance = np.hypot(*(positions[:, None, k] - positions[None, :, k] for k in (0, 1)))
+    distance[np.arange(alive.size), np.arange(alive.size)] = np.inf
+    distance[:, ~alive] = np.inf
+    order = np.argsort(distance, axis=1)[:, :6]
+    return np.where(np.take_along_axis(distance, order, 1) < NEIGHBOUR * LENSLET_PITCH, order, -1)
+
+
+def find_lonely(
+    excess: np.ndarray, sigma: np.ndarray, source: np.ndarray, good: np.ndarray, wavelength: np.ndarray, beside: np.ndarray
+) -> np.ndarray:
+    """Samples (nf, nx) bool with light that no fibre beside shares: tracks along dispersion, which look like emission lines.
+
+    Whatever comes through the atmosphere falls on several lenslets.  Where the model has a source it is left to `find_spikes`.
+
+    Parameters
+    ----------
+    excess : (nf, nx), over sky and source [e- per column]; sigma : its noise; source : light of the source's model
+    wavelength : (nf, nx) [A]; beside : (nf, 6), see `field_neighbours`
+    """
+    f, x = np.nonzero(good & (excess > LONELY_SIGMA * sigma) & (source < sigma))
+    nx = excess.shape[1]
+    column = np.broadcast_to(x[:, None], (x.size, beside.shape[1]))
+    near = beside[f]
+    # The column of the same wavelength in the fibre beside, some pixels off.
+    for _ in range(2):
+        at = np.clip(column, 1, nx - 2)
+        step = 0.5 * (wavelength[near, at + 1] - wavelength[near, at - 1])
+        column = at + np.round((wavelength[f, x][:, None] - wavelength[near, at]) / step).astype(int)
+    use = (near >= 0) & (column >= 0) & (column < nx)
+    column = np.clip(column, 0, nx - 1)
+    use &= good[near, column]
+    count = use.sum(axis=1)
+    mean = np.where(use, excess[near, column], 0.0).sum(axis=1) / np.maximum(count, 1)
+    alone = (count >= 2) & (mean < LONELY_SHARE * excess[f, x])
+    result = np.zeros(good.shape, bool)
+    result[f[alone], x[alone]] = True
+    return result
 
 
 def mask_spikes(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..decisions import Decision
 from .companion import companion_decision, find_companion, to_dict
-from .cosmics import find_spikes, smooth_source
+from .cosmics import field_neighbours, find_lonely, find_spikes, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
 from .sky import SkyModel, fit_sky
@@ -20,6 +20,7 @@ from .spline import fit_common
 POINT_SHARE = 0.02  # of the sky: a fibre with more light of a point source is not sky (its wings' model errs by a tenth)
 DISK_SHARE = 0.06  # the same of an extended object, which leaves few fibres
 MIN_SKY_FIBERS = 60
+SKY_ERROR = 0.03  # of the sky's lines: what their model may be wrong by in a fibre
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
 FTF_TERMS = 3  # Legendre terms along the channel of that correction
 
@@ -100,6 +101,7 @@ def model_field(
     good = usable_samples(mask) & (variance > 0)
     mask = mask.copy()
     centre = np.median(wavelength[alive], axis=0)
+    neighbours = field_neighbours(positions, alive)
     source, source_native, exclude, correction = None, np.zeros((nf, nx)), np.zeros(nf, bool), None
     companion, beside = None, np.zeros((nf, nx))
     sky, search = None, {}
@@ -171,6 +173,8 @@ def model_field(
         local, _ = smooth_source(amplitude - native - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
         predicted = native + source_native + local
         spikes = find_spikes(amplitude, variance, good, predicted)
+        sigma = np.sqrt(np.maximum(variance, 1e-6) + (SKY_ERROR * native) ** 2)
+        spikes |= find_lonely(amplitude - native - source_native, sigma, source_native, good, sky.wavelength, neighbours)
         mask[spikes] |= np.uint8(DQ.OUTLIER)
         good = good & ~spikes
         if correct_ftf and turn == 0:
