@@ -31,6 +31,7 @@ from panacea_nb.workflow import lock, processes
 
 KINDS = ("driver", "worker", "kernel", "pool", "interchange", "container", "power")
 PAUSE = 2.0  # s at most between two kills
+AT_WORK, START = 0.7, 60.0  # share of the runs that are struck when tasks are running, and s to wait for that
 
 
 def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, kinds: tuple[str, ...]) -> int:
@@ -42,6 +43,10 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
         driver = start(out, 2, kernels=chance.choice(("plain", "fork")), environment=powerloss.watched(dict(os.environ), journal))
         token = token_of(out, driver)
         scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
+        if chance.random() < AT_WORK:
+            deadline = time.monotonic() + START
+            while not worker_of(out) and driver.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
         for _ in range(chance.randint(2, 8)):
             time.sleep(chance.uniform(0.0, PAUSE))
             if total(struck) >= wanted or driver.poll() is not None:

@@ -146,7 +146,11 @@ def test_missing_night_is_refused_and_leaves_nothing(tmp_path, capsys):
         (RequestError("not like this"), 2, "panacea-nb: not like this\n"),
         (PanaceaError("it broke"), 1, "panacea-nb: it broke\n"),
         (KeyboardInterrupt(), 3, "panacea-nb: interrupted; run again to go on\n"),
-        (OSError(28, "No space left on device", "/a/b"), 1, "panacea-nb: No space left on device: /a/b\n"),
+        (OSError(13, "Permission denied", "/a/b"), 1, "panacea-nb: Permission denied: /a/b\n"),
+        (
+            OSError(28, "No space left on device", "/a/b"), 1,
+            "panacea-nb: No space left on device: /a/b: make room, then run the same command again: it goes on where it stopped\n",
+        ),
     ],
 )
 def test_errors_become_exit_codes_and_debugging_shows_them(monkeypatch, capsys, tmp_path, error, code, message):

@@ -160,7 +160,7 @@ def image_of(level, saturated=0.0):
 
 
 def label(name):
-    return SimpleNamespace(label=name)
+    return SimpleNamespace(label=name, kind="twi")
 
 
 def test_flats_neither_faint_nor_saturated():
@@ -262,7 +262,8 @@ def test_when_no_exposure_can_be_used_all_reasons_are_told(monkeypatch):
 
     monkeypatch.setattr(frames, "load_image", refuse)
     broken = [SimpleNamespace(label=name, kind="cmp") for name in "ab"]
-    with pytest.raises(frames.NoUsableFrameError, match=r"none of 2 cmp exposures.*a is broken.*b is broken.*--cal-date cmp"):
+    told = r"none of 2 arc \(cmp\) exposures.*--cal-date cmp.*a is broken.*b is broken"
+    with pytest.raises(frames.NoUsableFrameError, match=told):
         frames.load_usable(broken, "uv")
     assert frames.load_usable([], "uv") == ([], [], [])
 
@@ -270,5 +271,5 @@ def test_when_no_exposure_can_be_used_all_reasons_are_told(monkeypatch):
 def test_an_exposure_of_another_binning_than_the_bias_is_refused(monkeypatch):
     monkeypatch.setattr(frames, "load_image", lambda exposure, channel: image_of(5))
     bias = SimpleNamespace(data=np.zeros((200, 50), np.float32))
-    with pytest.raises(frames.NoUsableFrameError, match=r"x is binned otherwise.*100 pixels, they.*50 pixels.*--obsid"):
+    with pytest.raises(frames.NoUsableFrameError, match=r"x is binned otherwise.*100 pixels, they.*50 pixels.*--leave-out"):
         frames.load_reduced(label("x"), "uv", bias, None)

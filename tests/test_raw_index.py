@@ -113,7 +113,7 @@ def test_other_number_formats_are_read_and_nonsense_is_refused(tmp_path):
     write_tar(tmp_path / NIGHT / "lrs2" / "lrs20000001.tar", [(name.format("LL"), good), (name.format("LU"), bad)])
     low, high = index_night(tmp_path, NIGHT).frames
     assert np.array_equal(read_amplifier(low).data, values)
-    with pytest.raises(UnreadableFrameError, match="no counts of 16 bits"):
+    with pytest.raises(UnreadableFrameError, match="numbers that no raw frame has"):
         read_amplifier(high)
 
 
@@ -158,9 +158,9 @@ def test_refused_members_are_problems_and_the_rest_is_used(tmp_path):
     words = {"is a link": 2, "not a regular": 2, "out of the archive": 2, "IFU slot 013": 1, "no time": 1}
     for word, count in words.items():
         assert sum(word in text for text in texts) == count, word
-    for word in ("amplifier XL", "type foo", "observation 2 in a place of observation 1"):
+    for word in ("amplifier XL", "type foo", "of observation 2 and lies where observation 1 belongs"):
         assert any(word in text for text in texts), word
-    assert [p.severity for p in index.problems].count("warn") == 6
+    assert [p.severity for p in index.problems].count("warn") == 7
     assert "\x1b" not in inspect_text(index)
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_is_no_tar_is_a_problem_not_an_exception(tmp_path, content):
     (tmp_path / NIGHT / "lrs2" / "lrs20000001.tar").write_bytes(content)
     index = index_night(tmp_path, NIGHT)
     assert len(index.frames) == 8
-    assert len(index.problems) == (0 if content.startswith(b"\0") else 1)
+    assert len(index.problems) == 1
 
 
 def test_damaged_headers_and_wrong_shapes_leave_only_their_frame_out(tmp_path):

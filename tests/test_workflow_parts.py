@@ -284,5 +284,5 @@ def test_a_task_whose_worker_is_dead_is_done_again(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(driver, "_CHECK_PERIOD", 0.1)
     outcome = toy.reduce(out, options={"until": "00"})
     assert outcome.exit_code == driver.DONE
-    assert "00_start has no worker any more; it is started again" in capsys.readouterr().out
+    assert "the process that worked on 00_start is gone; it is started again" in capsys.readouterr().out
     assert outcome.records["00_start"].attempts == 2

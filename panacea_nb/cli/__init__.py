@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        _complain(f"{error.strerror or error}{where}")
+        again = ": make room, then run the same command again: it goes on where it stopped" if error.errno == errno.ENOSPC else ""
+        _complain(f"{error.strerror or error}{where}{again}")
         return 1
 
 

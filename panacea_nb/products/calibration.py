@@ -169,7 +169,14 @@ def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCal
     if exptime is None or exptime <= 0:
         exptime = 1.0
         task.record(
-            [Decision("NOEXPTIME", "the header has no exposure time: fluxes are per exposure, not per second", "warn")]
+            [
+                Decision(
+                    "NOEXPTIME",
+                    "the header has no exposure time that can be used: fluxes are those of the whole exposure, not per second: "
+                    "divide them by its length [s], or correct EXPTIME and reduce it again",
+                    "warn",
+                )
+            ]
         )
     guide = raw.guider(
         locate(baseraw), exposure.start, exptime, task.layout.night, cache_dir=task.layout.work_dir / "index"

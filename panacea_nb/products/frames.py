@@ -64,10 +64,26 @@ def load_reduced(exposure: raw.Exposure, channel: str, bias: MasterBias, dark: M
     if image.data.shape != bias.data.shape:
         here, there = (f"{2 * AMP_ROWS} x {shape[1]} pixels" for shape in (image.data.shape, bias.data.shape))
         raise NoUsableFrameError(
-            f"{exposure.label} is binned otherwise than the calibrations ({here}, they {there}): reduce exposures of one binning "
-            "at a time (--obsid), with calibrations of the same"
+            f"{exposure.label} is binned otherwise than the calibrations ({here}, they {there}), whose binning is that of most "
+            "science exposures of the night: leave it out (--leave-out), or reduce it from a raw folder without the others"
         )
     return subtract(image, bias, dark, dark_time(exposure))
+
+
+# What people call the types of frames, and how to do without some.
+KIND_NAMES = {"zro": "bias (zro)", "drk": "dark (drk)", "twi": "twilight (twi)", "flt": "internal flat (flt)", "cmp": "arc (cmp)"}
+WITHOUT = {
+    "twi": ", or take internal flats with --use_flat",
+    "drk": ", or leave out darks with --exclude: they are not needed",
+    "flt": ", or leave out internal flats with --exclude: twilights alone suffice",
+}
+MAX_REASONS = 4
+
+
+def _reasons(decisions: list[Decision]) -> str:
+    texts = [decision.text for decision in decisions]
+    more = f"; and {len(texts) - MAX_REASONS} more" if len(texts) > MAX_REASONS else ""
+    return "; ".join(texts[:MAX_REASONS]) + more
 
 
 def load_usable(
@@ -86,7 +102,8 @@ def load_usable(
         try:
             image = load_image(exposure, channel) if bias is None else load_reduced(exposure, channel, bias, dark)
         except PanaceaError as error:
-            decisions.append(Decision("LEFTOUT", f"{exposure.label} left out: {error}", "warn"))
+            why = str(error).split(": copy ")[0]  # what to do with a frame that is needed
+            decisions.append(Decision("LEFTOUT", f"{exposure.label} left out: {why}", "warn"))
             continue
         decisions += image.decisions
         images.append(image)
@@ -94,8 +111,8 @@ def load_usable(
     if exposures and not images:
         kind = exposures[0].kind
         raise NoUsableFrameError(
-            f"none of {len(exposures)} {kind} exposures can be used: {'; '.join(d.text for d in decisions)}. "
-            f"Choose others with --cal-date {kind}=YYYYMMDD"
+            f"none of {len(exposures)} {KIND_NAMES.get(kind, kind)} exposures can be used: choose others with --cal-date "
+            f"{kind}=YYYYMMDD{WITHOUT.get(kind, '')}. {_reasons(decisions)}"
         )
     return images, kept, list(dict.fromkeys(decisions))
 
@@ -160,6 +177,7 @@ def nearest(
 def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[int], list[Decision]]:
     """Indices of the flats or twilights that are neither too faint nor saturated, and why the others are not used."""
     keep, decisions = [], []
+    kind = exposures[0].kind if exposures else "twi"
     for i, (image, exposure) in enumerate(zip(images, exposures, strict=True)):
         level = brightness(image)
         saturated = float((image.mask & DQ.SATURATED > 0).mean())
@@ -167,22 +185,25 @@ def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> 
             decisions.append(
                 Decision(
                     "FAINTFLAT",
-                    f"{exposure.label} left out: 75th percentile {level:.0f} e-, {MIN_TWILIGHT:.0f} needed",
+                    f"{exposure.label} left out, too faint: 75th percentile {level:.0f} e-, {MIN_TWILIGHT:.0f} needed",
                     "info",
                 )
             )
         elif level > MAX_TWILIGHT or saturated > MAX_SATURATED:
             decisions.append(
                 Decision(
-                    "SATFLAT", f"{exposure.label} left out: saturated ({100 * saturated:.1f} % of the pixels)", "info"
+                    "SATFLAT",
+                    f"{exposure.label} left out, too bright: 75th percentile {level:.0f} e- (at most {MAX_TWILIGHT:.0f}), "
+                    f"{100 * saturated:.1f} % of the pixels saturated (at most {100 * MAX_SATURATED:.0f})",
+                    "info",
                 )
             )
         else:
             keep.append(i)
     if not keep:
         raise NoUsableFrameError(
-            f"none of {len(images)} twilight or flat exposures is usable: {'; '.join(d.text for d in decisions)}. "
-            "Choose others with --cal-date twi=YYYYMMDD, or --use_flat"
+            f"none of {len(images)} {KIND_NAMES.get(kind, kind)} exposures is usable: choose others with --cal-date "
+            f"{kind}=YYYYMMDD{WITHOUT.get(kind, '')}. {_reasons(decisions)}"
         )
     return keep, decisions
 
@@ -194,14 +215,13 @@ def exposed_arcs(images: list[ChannelImage], exposures: list[raw.Exposure]) -> t
         level = float(np.median(image.data[::5, ::5]))
         if level > MAX_ARC:
             decisions.append(
-                Decision("SATARC", f"{exposure.label} left out: median {level:.0f} e-, at most {MAX_ARC:.0f}", "warn")
+                Decision("SATARC", f"{exposure.label} left out, too bright: median {level:.0f} e-, at most {MAX_ARC:.0f}", "warn")
             )
         else:
             keep.append(i)
     if not keep:
         raise NoUsableFrameError(
-            f"none of {len(images)} arc exposures is usable: {'; '.join(d.text for d in decisions)}. "
-            "Choose others with --cal-date cmp=YYYYMMDD"
+            f"none of {len(images)} arc exposures is usable: choose others with --cal-date cmp=YYYYMMDD. {_reasons(decisions)}"
         )
     return keep, decisions
 

@@ -15,6 +15,19 @@ from ..products import image
 
 ORDER = ("pass", "warn", "fail")
 
+# What to do where a gate stops a branch; the fault is with the frames that the stage is about.
+ADVICE = {
+    "01_bias": "Choose other bias frames with --cal-date zro=YYYYMMDD",
+    "02_trace": "Choose other twilights with --cal-date twi=YYYYMMDD, or internal flats with --use_flat",
+    "03_wavelength": "Choose other arcs with --cal-date cmp=YYYYMMDD",
+    "04_flat": "Choose other twilights or flats with --cal-date twi=YYYYMMDD or flt=YYYYMMDD",
+}
+EXPOSURE_ADVICE = (
+    "Look at the frame: it may not be what its calibrations are for; leave it out with --leave-out OBSID_expNN, or choose other "
+    "calibrations"
+)
+FORCE = "; or go past all gates of the run with --force"
+
 
 class GateError(PanaceaError):
     """A metric says that what follows could not be right: the branch ends here."""
@@ -64,11 +77,13 @@ class Verdict:
     def enforce(self, force: bool = False) -> list[str]:
         """Raise `GateError` when a metric that must hold does not; with ``force`` return what was overruled instead."""
         broken = [m for m in self.metrics if m.stop and m.verdict == "fail"]
-        texts = [f"{m.name} = {m.value:.4g} {m.unit} ({m.threshold}): {m.reason}" for m in broken]
+        texts = [
+            f"{m.name} = {m.value:.4g} {m.unit} ({m.threshold}): {m.reason}" if math.isfinite(m.value)
+            else f"{m.name} could not be measured ({m.threshold}): {m.reason}"
+            for m in broken
+        ]  # fmt: skip
         if broken and not force:
-            raise GateError(
-                f"{self.stage} stops here: {'; '.join(texts)}. Choose other calibrations, or go on with --force"
-            )
+            raise GateError(f"{self.stage} stops here: {'; '.join(texts)}. {ADVICE.get(self.stage, EXPOSURE_ADVICE)}{FORCE}")
         return texts
 
     def _repr_html_(self) -> str:

@@ -9,6 +9,7 @@ Whatever the layout, a frame ends up as a file on disk, an offset and a size: it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -178,7 +179,7 @@ def walk_tar(
     problems : list of Problem
         Gets what is refused or damaged.  What comes before the damage is still yielded.
     """
-    lost = "the members after this place are lost"
+    lost = "exposures stored after that are missing"
     try:
         archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - it holds nothing but the stream
         while (info := archive.next()) is not None:
@@ -190,16 +191,28 @@ def walk_tar(
                 continue
             yield info
     except TAR_ERRORS as error:
-        problems.append(Problem(where, f"the tar is damaged or cut off: {clean_text(error)}", lost))
+        problems.append(Problem(where, _why_no_tar(stream, size, clean_text(error)), lost))
         return
     # tarfile takes a damaged header for the end of the archive: only blocks of zeros are.
     stream.seek(archive.offset)
     end = stream.read(_TAR_BLOCK)
     if not end:
-        text = "the tar has no end mark: it was cut off, or is still being written"
-        problems.append(Problem(where, text, "members after its end would be missing"))
+        text = "the tar has no end mark: it was cut off, or is still being written: copy it again, or wait"
+        problems.append(Problem(where, text, lost))
     elif end.strip(b"\0"):
-        problems.append(Problem(where, f"the tar is damaged at byte {archive.offset} of {size}", lost))
+        what = f"the tar is damaged at byte {archive.offset} of {size}: copy it again from the archive"
+        problems.append(Problem(where, what, lost))
+
+
+def _why_no_tar(stream: BinaryIO, size: int, said: str) -> str:
+    """What is wrong with a tar that tarfile cannot read, by what it ``said`` and the first bytes, and what to do."""
+    if size == 0:
+        return "the tar is empty: copy it again from the archive"
+    with contextlib.suppress(OSError, ValueError):
+        stream.seek(0)
+        if stream.read(2) == b"\x1f\x8b":
+            return "the tar is compressed: gunzip it"
+    return f"the tar is damaged or cut off ({said}): copy it again from the archive"
 
 
 def _everything(name: str) -> bool:
@@ -311,7 +324,9 @@ def _in_folder(folder: Path, problems: list[Problem]) -> list[Container]:
             problems.append(Problem(path, f"cannot be read: {clean_text(error)}", "its frames are left out"))
             continue
         if obsid is None:
-            problems.append(Problem(clean_text(path, 400), "name is not lrs2NNNNNNN.tar", "ignored", "info"))
+            strange = name.startswith("lrs2") and ".tar" in name  # an observation that nobody would look for
+            what = "its name is not lrs2NNNNNNN.tar" + (": unpack or rename it" if strange else "")
+            problems.append(Problem(clean_text(path, 400), what, "ignored", "warn" if strange else "info"))
         elif stat.S_ISDIR(status.st_mode) and not name.endswith(".tar"):
             trees.append(Container(path, "tree", _tree_stamp(path), obsid))
         elif stat.S_ISREG(status.st_mode) and name.endswith(".tar"):

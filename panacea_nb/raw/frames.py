@@ -162,7 +162,7 @@ class Exposure:
         seconds, used = self.value("EXPTIME"), self.exptime
         if used is None:
             said = clean_text(self.card("EXPTIME")) or "missing"
-            text = f"{self.label}: neither EXPTIME ({said}) nor REXPTIME says how long the exposure was"
+            text = f"{self.label}: EXPTIME ({said}) does not tell how long the exposure was (REXPTIME serves for a negative one)"
             return [Decision("NOEXPTIME", text, "warn")]
         if seconds < 0:
             rule = f"REXPTIME + {READOUT_SECONDS:g} s = {used:g} s"
@@ -293,7 +293,10 @@ def _counts(content: bytes, start: int, cards: Cards, record: FrameRecord) -> np
         return stored.astype(np.int16).view(np.uint16) ^ np.uint16(0x8000)
     values = zero + (1.0 if scale is None else scale) * stored.astype(float)
     if not np.all(np.isfinite(values)) or values.min() < 0 or values.max() > 65535 or np.any(values % 1):
-        raise UnreadableFrameError(f"{record.path} holds values that are no counts of 16 bits: exclude the exposure")
+        raise UnreadableFrameError(
+            f"{record.path} holds numbers that no raw frame has (not whole, not finite, or outside of 0 to 65535): copy it "
+            "again from the archive, or leave it out (--leave-out for science, --exclude for calibrations)"
+        )
     return values.astype(np.uint16)
 
 

@@ -49,10 +49,12 @@ def read_header_block(stream: BinaryIO, offset: int, limit: int) -> bytes:
     """
     stream.seek(offset)
     blocks = bytearray()
+    if limit < BLOCK:
+        raise DamagedHeaderError("the file is empty" if limit == 0 else f"the file ends within its header ({limit} bytes)")
     for number in range(min(limit // BLOCK, MAX_BLOCKS)):
         block = stream.read(BLOCK)
         if len(block) < BLOCK:
-            raise DamagedHeaderError("file ends within the header")
+            raise DamagedHeaderError("the file ends within its header")
         if number == 0 and not block.startswith((b"SIMPLE  =", b"XTENSION=")):
             raise DamagedHeaderError("does not begin like a FITS file")
         blocks += block
@@ -61,7 +63,7 @@ def read_header_block(stream: BinaryIO, offset: int, limit: int) -> bytes:
             if place % CARD == 0:
                 return bytes(blocks)
             place = block.find(b"END     ", place + 1)
-    raise DamagedHeaderError("header has no END")
+    raise DamagedHeaderError("its FITS header has no END card")
 
 
 def _value(field: str) -> CardValue:
@@ -133,13 +135,13 @@ def data_size(cards: Mapping[str, object]) -> int:
     """
     bitpix, naxis = cards.get("BITPIX"), cards.get("NAXIS")
     if not isinstance(bitpix, int) or not isinstance(naxis, int) or abs(bitpix) not in (8, 16, 32, 64):
-        raise DamagedHeaderError("header does not say what its data are")
+        raise DamagedHeaderError("its header does not say what its data are (BITPIX, NAXIS)")
     if naxis == 0:
         return 0
     axes = [cards.get(f"NAXIS{i}") for i in range(1, naxis + 1)] if 0 < naxis <= 3 else [None]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in axes):
-        raise DamagedHeaderError("header does not say the shape of its data")
+        raise DamagedHeaderError("its header does not say the shape of its data (NAXIS1, NAXIS2)")
     extra = cards.get("PCOUNT") or 0
     if not isinstance(extra, int) or extra < 0:
-        raise DamagedHeaderError("header does not say the size of its data")
+        raise DamagedHeaderError("its header does not say the size of its data (PCOUNT)")
     return abs(bitpix) // 8 * (math.prod(axes) + extra)

@@ -52,7 +52,13 @@ _WANTED = frozenset(CARDS) | frozenset(STRUCTURE)
 # Bump the number when an entry of the cache changes its form.
 _VERSION = "2 " + " ".join(CARDS)
 
+_AGAIN = ": copy it again from the archive"
+
 Key = tuple[int, int, str, str]
+
+
+class _MisplacedError(BadNameError):
+    """A frame of one observation in the place of another."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,12 @@ def _entry(member: Member, stream: BinaryIO) -> dict[str, Any]:
     cards = parse_cards(block, _WANTED)
     needed = len(block) + data_size(cards)
     if needed > member.available:
-        raise DamagedHeaderError(f"cut off: {member.available} of {needed} bytes are there")
+        raise DamagedHeaderError(f"cut off: {member.available} of {needed} bytes are there{_AGAIN}")
     shape = (cards.get("NAXIS2"), cards.get("NAXIS1"))
     if cards["NAXIS"] != 2 or shape not in BINNINGS:
         sizes = " or ".join(f"{rows} x {columns}" for rows, columns in BINNINGS)
-        raise DamagedHeaderError(f"image of {shape[0]} x {shape[1]} instead of {sizes}")
+        axes = " x ".join(str(cards.get(f"NAXIS{n}")) for n in range(int(cards["NAXIS"]), 0, -1)) or "no pixels"
+        raise DamagedHeaderError(f"image of {axes} instead of {sizes}{_AGAIN}")
     kept = {key: value for key, value in cards.items() if key not in STRUCTURE}
     size = min(member.size, member.available)
     return {"names": list(member.names), "at": member.offset, "size": size, "shape": list(shape), "cards": kept}
@@ -152,13 +159,20 @@ def _stranger(cards: dict[str, Any], ifuslot: str, amp: str) -> str:
 def _walk(container: Container) -> dict[str, Any]:
     """Frames and problems of a container, in the form that the cache keeps."""
     problems: list[Problem] = []
-    frames = []
+    frames, members = [], 0
     for member, stream in iterate_members(container, problems):
+        members += 1
         where = ":".join([container.path, *(clean_text(name, 200) for name in member.names)])
         try:
             name = parse_frame_path(_full_path(container, member.names))
             if container.obsid not in (None, name.obsid):
-                raise BadNameError(f"observation {name.obsid} in a place of observation {container.obsid}")
+                raise _MisplacedError(
+                    f"it is of observation {name.obsid} and lies where observation {container.obsid} belongs: rename the tar or "
+                    "folder, or copy the right one"
+                )
+        except _MisplacedError as error:
+            problems.append(Problem(where, str(error), "the frame is left out"))
+            continue
         except BadNameError as error:
             problems.append(Problem(where, str(error), "ignored", "info"))
             continue
@@ -172,6 +186,8 @@ def _walk(container: Container) -> dict[str, Any]:
             problems.append(Problem(where, stranger, "the frame is left out"))
             continue
         frames.append(entry)
+    if not members and not problems:
+        problems.append(Problem(container.path, "it holds no files", "its observation is missing", "info"))
     return {"frames": frames, "problems": [[p.where, p.what, p.effect, p.severity] for p in problems]}
 
 

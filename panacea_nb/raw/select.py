@@ -93,7 +93,7 @@ def select_science(
         effect = f"the exposure is not reduced on {of.name}"
         where = f"{exposure.label} {exposure.object_name}".strip()
         if missing:
-            what = f"no frame of amplifier {' and '.join(missing)}, which {of.name} needs"
+            what = f"no frame of amplifier {' and '.join(missing)}, which {of.name} needs: see that the night was copied whole"
             selection.problems.append(Problem(where, what, effect))
         elif exposure.only(of.amps).binning == "mixed":
             selection.problems.append(Problem(where, "its amplifiers have different binnings", effect))

@@ -59,4 +59,7 @@ def build_report(layout: Layout, token: str, stopped: Callable[[], bool]) -> Pat
     if process.returncode == 0 and page.is_file():
         return page
     last = problem.strip().splitlines()[-1:] or ["no reason given"]
-    raise ReportError(f"the report could not be built: {last[0]}")
+    raise ReportError(
+        f"the report could not be built ({last[0]}); the products are not affected: try again with panacea-nb report "
+        f"-d {layout.night} --output {layout.output}"
+    )

@@ -32,6 +32,8 @@ from .status import Record, State
 from .worker import Order, staging_root
 
 DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 3  # exit codes
+DAMAGED = "damaged"  # INCOMPLETE, though all tasks are done
+LOST = "the processes that worked on it were lost {} times ({}): what is done is kept; run again, with fewer at a time (--jobs 1)"
 _ENGINE_STARTS = 3  # how often a dead engine is replaced in one run
 _CHECK_PERIOD = 2.0  # s between two looks at the workers
 _LOST_AFTER = 15.0  # s after which a dead worker must have been noticed: Parsl needs 10
@@ -292,7 +294,7 @@ class Driver:
         error = future.exception()
         if error is not None:
             text = " ".join(str(error).split()) or type(error).__name__
-            message = f"its worker was lost {engines.RETRIES + 1} times: {text}" if _is_loss(error) else text
+            message = LOST.format(engines.RETRIES + 1, text) if _is_loss(error) else text
             known = status.read(self.layout.status_dir, task.id)
             self._fail(task, {"type": type(error).__name__, "message": message, "where": "worker"}, known)
             return
@@ -332,7 +334,9 @@ class Driver:
 
     def _tell_failure(self, task: Task, record: Record) -> None:
         error = record.error or {}
-        where = f" ({error['where']})" if error.get("where") else ""
+        where = ""
+        if str(error.get("where", "")).startswith("In ["):
+            where = f" (see {error['where'].split(':')[0]} of {self.layout.output / record.notebook})"
         first = str(error.get("message", "")).splitlines() or [""]
         line = f"{record.state.value.upper()} {task.id}: {error.get('type', '')}: {first[0]}{where}"
         blocks = len(self.plan.dependants(task.id))
@@ -409,7 +413,8 @@ class Driver:
                     continue
             since = self.missed.setdefault(task.id, now) if taken else self.since[task.id]
             if now - since > (_LOST_AFTER if taken else getattr(self.engine, "start_within", _START_WITHIN)):
-                raise engines.EngineLostError(f"{task.id} has no worker any more" if taken else "no worker takes tasks")
+                gone = f"the process that worked on {task.id} is gone" if taken else "no helper process takes up tasks"
+                raise engines.EngineLostError(gone)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -466,9 +471,13 @@ class Driver:
         meaning = {
             DONE: "all done",
             INCOMPLETE: "something failed or is blocked, the rest is done",
+            DAMAGED: "all tasks are done, but raw data of the night could not be used (listed above): copy those files again, and "
+            "run the same command",
             INTERRUPTED: "interrupted, run again to go on",
         }
-        self.log(f"{meaning[code]}: {len(self.ran)} tasks run in {progress.duration(seconds)}")
+        complete = all(record.state is State.SUCCEEDED for record in shown)
+        said = meaning[DAMAGED if code == INCOMPLETE and complete else code]
+        self.log(f"{said}: {len(self.ran)} tasks run in {progress.duration(seconds)}")
         if report is not None:
             self.log(f"report: {report}")
         return Outcome(code, {record.id: record for record in shown}, list(self.ran), report)

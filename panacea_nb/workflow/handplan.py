@@ -20,6 +20,12 @@ def left_out(definition: RunDefinition, exposure: Any) -> bool:
     return bool({observation, f"{observation}_exp{exposure.exp:02d}"} & set(definition.leave_out))
 
 
+def unmet(definition: RunDefinition, exposures: list[Any]) -> list[str]:
+    """What was to be left out and is not there: a mistyped number must not pass unseen."""
+    there = {f"{e.obsid:07d}" for e in exposures} | {f"{e.obsid:07d}_exp{e.exp:02d}" for e in exposures}
+    return [f"--leave-out {name}: the night has no such exposure" for name in definition.leave_out if name not in there]
+
+
 def channel_options(definition: RunDefinition, channel: str) -> dict[str, Any]:
     """Fibres and arc lines switched off, as they hold for one channel."""
     return {

@@ -249,7 +249,10 @@ def start_kernel(client: PapermillNotebookClient, session: Session) -> None:
             stop_kernel(client)
         else:
             return
-    raise KernelStartError(f"no kernel could be started in {START_ATTEMPTS} attempts: {problem}")
+    raise KernelStartError(
+        f"the notebook's process (kernel) could not be started in {START_ATTEMPTS} attempts ({problem}): is the machine "
+        "overloaded? Run again with fewer at a time (--jobs)"
+    )
 
 
 def stop_kernel(client: PapermillNotebookClient) -> None:

@@ -71,7 +71,8 @@ def check_semaphores() -> None:
         multiprocessing.get_context("fork").Lock()
     except OSError as error:
         raise LimitError(
-            f"no semaphores can be made here ({error.strerror}): workers need a shared memory that can be written (/dev/shm)"
+            f"no semaphores can be made here ({error.strerror}), which workers need: have /dev/shm made writable by who runs the "
+            "machine, or start the container with one"
         ) from None
 
 

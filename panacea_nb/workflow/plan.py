@@ -70,6 +70,7 @@ class _Builder:
         for name, channel in sides.items():
             broken[name] = self._calibration_tasks(channel, choices[name])
         exposures = {name: self._select(channel) for name, channel in sides.items()}
+        self.notes += handplan.unmet(definition, self.index.exposures())
         calibrations_only = bool(definition.until) and stages.find(definition.until).needs_no_exposure
         if not calibrations_only and not any(exposures.values()):
             raise NothingToReduceError(self._nothing_text())
@@ -159,7 +160,12 @@ class _Builder:
         asked += [f"exposure {definition.exp}"] if definition.exp is not None else []
         what = " and ".join(asked) or f"a {' or '.join(definition.kinds)} exposure of {', '.join(definition.sides)}"
         there = f"its science exposures are of: {', '.join(names[:20])}" if names else "it has no science exposures"
-        return f"nothing of night {definition.night} fits the request ({what}); {there}"
+        sides = ", ".join(definition.sides)
+        text = f"nothing of night {definition.night} can be reduced on {sides} for the request ({what}); {there}"
+        if self.problems:
+            text += f"; raw data of the night that cannot be used: {'; '.join(self.problems[:5])}"
+            text += f" and {len(self.problems) - 5} more" if len(self.problems) > 5 else ""
+        return f"{text}: choose another -o, --obsid or -s (or fewer --leave-out), or copy damaged files again"
 
     def _check_central_wave(self, sides: dict[str, Any]) -> None:
         wave = self.definition.central_wave

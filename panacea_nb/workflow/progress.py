@@ -195,12 +195,18 @@ def summary(records: Sequence[Record], fresh: set[str]) -> str:
     return table(head, rows)
 
 
+_NOTE = 160  # characters of a reason in the table
+
+
 def status_table(records: Iterable[Record]) -> str:
-    """One line per task, for ``panacea-nb status``."""
-    rows = []
+    """One line per task, for ``panacea-nb status``; reasons too long for a line follow whole."""
+    rows, reasons = [], []
     for record in records:
         note = record.verdict
         if record.error:
             note = f"{record.error.get('type', '')}: {record.error.get('message', '')}"
-        rows.append((record.id, record.state.value, f"{record.wall:.1f}" if record.wall else "", note[:160]))
-    return table(("task", "state", "s", "verdict or reason"), rows)
+        if len(note) > _NOTE:
+            reasons.append(f"{record.id}: {note}")
+            note = f"{note[:_NOTE]} ... (all of it below)"
+        rows.append((record.id, record.state.value, f"{record.wall:.1f}" if record.wall else "", note))
+    return "\n\n".join([table(("task", "state", "s", "verdict or reason"), rows), *reasons])

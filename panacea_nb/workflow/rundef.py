@@ -361,9 +361,10 @@ class RunDefinition:
             value = getattr(self, item.name)
             try:
                 setattr(self, item.name, item.metadata["check"](value))
-            except ValueError as error:
+            except (ValueError, TypeError, AttributeError, OverflowError) as error:
                 shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-                raise DefinitionError(f"{flag_of(item)}: {str(shown)!r} {error}") from None
+                why = error if isinstance(error, ValueError) else "is not a value that it can have"
+                raise DefinitionError(f"{flag_of(item)}: {str(shown)!r} {why}") from None
         self._check_together()
 
     def _check_together(self) -> None:

@@ -138,6 +138,11 @@ def read(status_dir: Path, task_id: str) -> Record | None:
     return _load(record_path(status_dir, task_id))
 
 
+def damaged(status_dir: Path, task_id: str) -> bool:
+    """Whether there is a record of a task that cannot be read."""
+    return record_path(status_dir, task_id).exists() and read(status_dir, task_id) is None
+
+
 def _load(path: Path) -> Record | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

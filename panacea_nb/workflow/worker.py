@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -29,6 +30,11 @@ HASH_VARIABLE = "PANACEA_NB_NOTEBOOK_HASH"
 RESULT_NAME = ".result.json"
 VERDICTS = ("pass", "warn", "fail")
 INTERRUPTED = "Interrupted"
+_NO_ROOM = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
+_OWN_FAULTS = (
+    "ArithmeticError", "AssertionError", "AttributeError", "IndexError", "KeyError", "LinAlgError", "NameError", "RuntimeError",
+    "TypeError", "UnboundLocalError", "ValueError", "ZeroDivisionError",
+)  # fmt: skip
 
 
 class ForeignProductError(PanaceaError):
@@ -95,7 +101,7 @@ class Attempt:
     record: Record
     result: dict[str, Any] = field(default_factory=dict)
     notebook: Any = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def staging_root(night_dir: Path) -> Path:
@@ -140,13 +146,17 @@ def run_task(order_values: dict[str, Any]) -> dict[str, Any]:
 
 def _run(order: Order, owner: Owner, supervisor: supervise.Supervisor) -> dict[str, Any]:
     began = time.monotonic()
-    token = uuid.uuid4().hex[:8]
+    token, damage = uuid.uuid4().hex[:8], ""
     with passage(Path(order.night_dir), owner):
         known = status.read(order.status_dir, order.id)
         done_before = State.SUCCEEDED, owner.token, order.fingerprint
         if known is not None and (known.state, known.run, known.fingerprint) == done_before:
             # Its worker was lost with the answer.
             return {"record": known.to_dict(), "log": []}
+        if status.damaged(order.status_dir, order.id):
+            # That it is there says that the task ran here: what lies where its files belong is its own.
+            order.overwrite = True
+            damage = "the record of an earlier run of this task could not be read: what lay in its place was replaced"
         record = _running(order, owner, known)
         status.write(order.status_dir, record)
     # On another node it is not there yet; whatever lies below is nobody else's business.
@@ -156,6 +166,7 @@ def _run(order: Order, owner: Owner, supervisor: supervise.Supervisor) -> dict[s
     attempt = Attempt(
         order, owner, token, order.staging_root / f"{order.id}-{token}", Path(order.scratch) / token, record
     )
+    attempt.notes += [("RECORDLOST", damage)] if damage else []
     try:
         attempt.staging.mkdir(parents=True)
         attempt.folder.mkdir(parents=True, mode=0o700)
@@ -254,7 +265,7 @@ def _execute(attempt: Attempt, supervisor: supervise.Supervisor, source: Path) -
     order = attempt.order
     copies = staging.folder_of(Path(order.scratch)) if order.raw else None
     if copies is not None:
-        attempt.notes = staging.stage(order.raw, copies)
+        attempt.notes += [("RAW-IN-PLACE", note) for note in staging.stage(order.raw, copies)]
     session = kernel.Session(
         attempt.folder,
         variables={
@@ -283,7 +294,8 @@ def _execute(attempt: Attempt, supervisor: supervise.Supervisor, source: Path) -
             session=session,
         )
     except PapermillExecutionError as error:
-        problem = {"type": error.ename, "message": _one_line(error.evalue), "traceback": error.traceback[-1:]}
+        message = _explained(error.ename, _one_line(error.evalue))
+        problem = {"type": error.ename, "message": message, "traceback": error.traceback[-1:]}
     except (DeadKernelError, CellTimeoutError, TimeoutError) as error:
         problem = _death(session, supervisor, error)
     except (PapermillException, kernel.KernelStartError, RuntimeError, OSError) as error:
@@ -318,17 +330,20 @@ def _death(session: Any, supervisor: supervise.Supervisor, error: BaseException)
     if supervisor.stopping:
         return {"type": INTERRUPTED, "message": "the run was interrupted; run again to go on"}
     if supervisor.timed_out:
-        message = f"the notebook took longer than {supervisor.timeout:.0f} s, the limit of its stage, and was stopped"
+        message = (
+            f"the notebook took longer than {supervisor.timeout:.0f} s, the limit of its stage, and was stopped: is the machine "
+            "overloaded, or its disk slow? Run again with fewer at a time (--jobs)"
+        )
         return {"type": "TimeOut", "message": message}
     code = session.exit_code
     if code is None:
         return {
             "type": type(error).__name__,
-            "message": f"the kernel does not answer any more: {_one_line(str(error))}",
+            "message": f"the notebook's process does not answer any more ({_one_line(str(error))}): run again",
         }
     how = f"was killed by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
-    hint = " (signal 9 is also what a machine short of memory sends)" if code == -9 else ""
-    return {"type": "KernelDied", "message": f"the kernel {how} in the middle of a cell{hint}"}
+    hint = ", as a machine does that is short of memory: run again with fewer at a time (--jobs)" if code == -9 else ": run again"
+    return {"type": "KernelDied", "message": f"the notebook's process (kernel) {how} in the middle of a cell{hint}"}
 
 
 def _where(session: Any) -> str:
@@ -337,6 +352,15 @@ def _where(session: Any) -> str:
         return ""
     lines = [line for line in session.notebook.cells[session.current].source.splitlines() if line.strip()]
     return f"{session.place}: {lines[0][:100]}" if lines else session.place
+
+
+def _explained(kind: str, text: str) -> str:
+    """What an error of a notebook means, where it is none of the package's own, which explain themselves."""
+    if kind == "OSError" and any(f"[Errno {number}]" in text for number in _NO_ROOM):
+        return f"{text}: the disk or a quota is full, or a limit on file sizes was reached: make room or raise it, and run again"
+    if kind in _OWN_FAULTS:
+        return f"{text}: an error that the program did not foresee, not one of your request: please report it with the notebook"
+    return text
 
 
 def _one_line(text: str) -> str:
@@ -424,7 +448,7 @@ def _succeed(attempt: Attempt) -> None:
         value = result.get(name)
         if isinstance(value, type(getattr(record, name))):
             setattr(record, name, value)
-    record.decisions += [{"code": "RAW-IN-PLACE", "text": note, "severity": "info"} for note in attempt.notes]
+    record.decisions += [{"code": code, "text": note, "severity": "info"} for code, note in attempt.notes]
     record.error = None
     record.state = State.SUCCEEDED
     _finish(attempt)

@@ -104,7 +104,7 @@ def _(layout: Layout) -> None:
     paths[0].write_bytes(content)
 
 
-@fault("record-garbled", RESULTS, "the record of a task is no JSON", 0, DONE)
+@fault("record-garbled", RESULTS, "the record of a task is no JSON", 0, "RECORDLOST")
 def _(layout: Layout) -> None:
     path = status.record_path(layout.status_dir, f"05_extract-{STAR:07d}-exp01-uv")
     path.write_text(path.read_text()[:100])
@@ -124,7 +124,7 @@ def _(layout: Layout) -> None:
     path.write_text(content)
 
 
-@fault("foreign-file", RESULTS, "a file of somebody else where the products lie", 0, DONE)
+@fault("foreign-file", RESULTS, "a file of somebody else where the products lie", 1, "no record of having made it.*--overwrite")
 def _(layout: Layout) -> None:
     layout.work("05_extract", "uv", FAINT, 1).parent.mkdir(parents=True, exist_ok=True)
     layout.work("05_extract", "uv", FAINT, 1).write_bytes(b"not mine")
