@@ -214,12 +214,19 @@ def test_a_killed_run_leaves_aborted_tasks_that_are_run_again(out):
     assert outcome.exit_code == DONE
 
 
-def test_a_damaged_record_counts_as_never_run(out):
-    path = status.record_path(Layout(out, toy.TOY_NIGHT).status_dir, "10_end")
-    path.write_text('{"id": "10_end", "stage"')
+def test_a_damaged_record_means_that_the_task_is_done_again_and_says_so(out):
+    """It lies there, so the task ran here: its files are its own, and what was half written beside them is removed."""
+    night = Layout(out, toy.TOY_NIGHT)
+    path = status.record_path(night.status_dir, LEAVES[0])
+    path.write_text('{"id": "05_leaf", "stage"')
+    part = path.with_name(f".{path.name}.12345.part")
+    part.write_text("half")
     outcome = toy.reduce(out)
-    # Nothing tells any more that its files are its own.
-    assert outcome.records["10_end"].error["type"] == "ForeignProductError"
+    assert outcome.exit_code == DONE
+    assert outcome.ran == [LEAVES[0]]
+    assert [d["code"] for d in record_of(out, LEAVES[0]).decisions] == ["RECORDLOST"]
+    assert not record_of(out, LEAVES[0]).lost
+    assert not part.exists()
 
 
 def test_two_runs_of_a_night_exclude_each_other_but_tags_do_not(out):

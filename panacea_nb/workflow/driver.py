@@ -146,6 +146,7 @@ class Driver:
             folder.mkdir(parents=True, exist_ok=True)
         self.definition.write(layout.run_file)
         files.remove_tree(staging_root(layout.night_dir))
+        files.remove_parts(layout.night_dir)
         known = status.read_all(layout.status_dir)
         for record in known.values():
             if record.state is State.RUNNING:
@@ -156,6 +157,8 @@ class Driver:
             if record is None or record.state is State.PENDING:
                 fresh = Record(task.id, task.stage.name, parameters=task.parameters, notebook=self._relative(task))
                 fresh.claims = list(record.claims) if record else []
+                if status.damaged(layout.status_dir, task.id):
+                    fresh.decisions = [{"code": status.LOST, "text": "the record could not be read", "severity": "warn"}]
                 status.write(layout.status_dir, fresh, durable=False)
         self.engine = engines.make(self.definition.jobs, self.owner.token, self._parsl_dir(), self.place)
         self.clock = progress.Clock(known.values(), self.engine.slots)

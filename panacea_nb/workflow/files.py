@@ -144,6 +144,13 @@ def hand_on(folder: Path, group: int) -> None:
     folder.chmod(0o2755)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed, or a power cut, left of files that were being written."""
+    for part in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder of leftovers; what another process removes at the same moment is no failure."""
     shutil.rmtree(folder, ignore_errors=True)

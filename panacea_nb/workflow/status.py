@@ -12,6 +12,8 @@ from typing import Any
 
 from . import files
 
+LOST = "RECORDLOST"  # code of the decision that a record could not be read
+
 
 class State(str, Enum):
     """Where a task stands."""
@@ -91,6 +93,11 @@ class Record:
         record = cls(**{key: value for key, value in values.items() if key in known})
         record.state = State(record.state)
         return record
+
+    @property
+    def lost(self) -> bool:
+        """Whether it takes the place of a record that could not be read, until the task has succeeded again."""
+        return self.state is not State.SUCCEEDED and any(item.get("code") == LOST for item in self.decisions)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""

@@ -146,17 +146,15 @@ def run_task(order_values: dict[str, Any]) -> dict[str, Any]:
 
 def _run(order: Order, owner: Owner, supervisor: supervise.Supervisor) -> dict[str, Any]:
     began = time.monotonic()
-    token, damage = uuid.uuid4().hex[:8], ""
+    token = uuid.uuid4().hex[:8]
     with passage(Path(order.night_dir), owner):
         known = status.read(order.status_dir, order.id)
         done_before = State.SUCCEEDED, owner.token, order.fingerprint
         if known is not None and (known.state, known.run, known.fingerprint) == done_before:
             # Its worker was lost with the answer.
             return {"record": known.to_dict(), "log": []}
-        if status.damaged(order.status_dir, order.id):
-            # That it is there says that the task ran here: what lies where its files belong is its own.
-            order.overwrite = True
-            damage = "the record of an earlier run of this task could not be read: what lay in its place was replaced"
+        if known is not None and known.lost:
+            order.overwrite = True  # the task has run here: what lies where its files belong is its own
         record = _running(order, owner, known)
         status.write(order.status_dir, record)
     # On another node it is not there yet; whatever lies below is nobody else's business.
@@ -166,7 +164,8 @@ def _run(order: Order, owner: Owner, supervisor: supervise.Supervisor) -> dict[s
     attempt = Attempt(
         order, owner, token, order.staging_root / f"{order.id}-{token}", Path(order.scratch) / token, record
     )
-    attempt.notes += [("RECORDLOST", damage)] if damage else []
+    if known is not None and known.lost:
+        attempt.notes.append((status.LOST, "the record of an earlier run could not be read: what lay in its place was replaced"))
     try:
         attempt.staging.mkdir(parents=True)
         attempt.folder.mkdir(parents=True, mode=0o700)
@@ -199,6 +198,7 @@ def _running(order: Order, owner: Owner, known: Record | None) -> Record:
         claims=list(known.claims) if known else [],
         started=status.now(),
         attempts=(known.attempts if same_run and known else 0) + 1,
+        decisions=list(known.decisions) if known is not None and known.lost else [],
         run=owner.token,
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -443,7 +443,7 @@ def _succeed(attempt: Attempt) -> None:
     record.products = products
     record.notebook_digest = digest
     record.files = {name: _stat(Path(order.output) / name) for name in (*products, order.notebook)}
-    record.verdict = result["verdict"]
+    record.verdict, record.decisions = result["verdict"], []
     for name in ("metrics", "decisions", "versions", "timing"):
         value = result.get(name)
         if isinstance(value, type(getattr(record, name))):
