@@ -10,6 +10,7 @@ from astropy.io import fits
 from scipy.ndimage import median_filter
 
 from panacea_nb.instrument import channel as find_channel
+from panacea_nb.products.assemble import FLUX_UNCERTAINTY_DEFAULT
 from panacea_nb.products.layout import Layout
 from panacea_nb.simulate import truth
 
@@ -172,6 +173,16 @@ def pair_difference(first: Score, second: Score) -> float:
     return float(np.sqrt(np.mean(np.square(pulls))))
 
 
+def unknown_scale(header: fits.Header, true: fits.Header) -> float:
+    """Measured over true scale where the reduction says that it assumed transparency and mirror area, else 1.
+
+    Without guide frames nobody can know them; all else that is measured then is judged on the true scale.
+    """
+    if header.get("ABSFERR") != FLUX_UNCERTAINTY_DEFAULT:
+        return 1.0
+    return float(true["TRANSPAR"]) * float(true["AREA"]) / (float(header["THROUGHP"]) * float(header["MILLUM"]))
+
+
 def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channel: str, program: str) -> Score:
     """Compare the multi file of an exposure with its truth."""
     true = truth.load_exposure(night_dir, obsid, exp, channel)
@@ -179,6 +190,9 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
         observed, sky, skysub, error = (hdus[i].data.astype(float) for i in range(4))
         positions, spectrum, header = hdus[5].data, hdus[6].data, hdus[0].header.copy()
         cosmics = hdus[12].data.astype(bool)
+    known = unknown_scale(header, true.header)
+    observed, sky, skysub, error = (image / known for image in (observed, sky, skysub, error))
+    spectrum = np.concatenate([spectrum[:1], spectrum[1:] / known])
     score = Score(obsid, exp, channel, str(true.header["KIND"]) if true.has_source else "blank")
     wave = true.wave
     good = (error > 0) & np.isfinite(true.sigma_grid) & (true.sky != 0)

@@ -10,10 +10,11 @@ from benchmarks import __main__ as benchmark
 from benchmarks import load, rows, timing
 from benchmarks.rows import Goal, Value
 from nbformat import v4 as nbf
-from scoring import score_exposure
+from scoring import score_exposure, unknown_scale
 
 from panacea_nb import simulate
 from panacea_nb.instrument import CHANNELS, channel
+from panacea_nb.products.assemble import FLUX_UNCERTAINTY, FLUX_UNCERTAINTY_DEFAULT
 from panacea_nb.products.layout import Layout
 from panacea_nb.simulate import truth
 from panacea_nb.simulate.scenario import Target
@@ -100,6 +101,14 @@ def test_perfect_reduction_meets_every_goal(perfect):
 def test_perfect_reduction_scores_what_is_known(perfect, row, expected, within):
     for value in rows.measure(perfect)[row]:
         assert value.value == pytest.approx(expected, abs=within)
+
+
+def test_a_scale_that_nobody_can_know_is_taken_out_only_where_the_reduction_says_so():
+    true = fits.Header([("TRANSPAR", 0.7), ("AREA", 5.0e5)])
+    said = fits.Header([("ABSFERR", FLUX_UNCERTAINTY_DEFAULT), ("THROUGHP", 1.0), ("MILLUM", 5.14e5)])
+    assert unknown_scale(said, true) == pytest.approx(0.7 * 5.0 / 5.14)
+    said["ABSFERR"] = FLUX_UNCERTAINTY
+    assert unknown_scale(said, true) == 1.0
 
 
 def test_lines_stay_within_their_noise(perfect):
