@@ -217,6 +217,10 @@ def test_missing_exposures_are_recorded(task):
     count, decisions = combined.missing(3, parts)
     assert count == 2
     assert [(d.code, d.severity) for d in decisions] == [("MISSING", "warn")]
+    assert (
+        f"without 2 of 3 exposures x channels of the target, which were not reduced: panacea-nb status -d {NIGHT}"
+        in decisions[0].text
+    )
     assert combined.missing(1, parts) == (0, [])
 
 

@@ -150,8 +150,11 @@ def test_controller_swap_holds_both_ways(tmp_path, night, other):
     assert all("exchange of the detector controllers" in reason for reason in reasons.values())
     with pytest.raises(MissingCalibrationError, match="exchange of the detector controllers"):
         choice.require("twi")
-    with pytest.raises(MissingCalibrationError, match="twilight"):
+    with pytest.raises(
+        MissingCalibrationError, match=r"no twilight \(twi\) .*, nor does an internal flat \(flt\): searched"
+    ) as caught:
         choice.illuminated()
+    assert "--cal-date twi=YYYYMMDD or --cal-date flt=YYYYMMDD" in str(caught.value)
     same_side = shifted(2 if other < night else -2, night)
     write_night(tmp_path, same_side, calibrations(same_side))
     assert nights(associate(tmp_path, night, "uv"), "twi") == {same_side}

@@ -122,7 +122,8 @@ def test_no_closed_loop(tmp_path, cards):
     found = guider(tmp_path, START, 300.0, NIGHT)
     assert (found.transparency, found.illumination, found.seeing, found.n_frames) == (None, None, None, 0)
     assert [(d.code, d.severity) for d in found.decisions] == [("NOGUIDER", "warn")]
-    assert "33 of 36 guide frames" in found.decisions[0].text
+    assert "none of the 33 guide frames" in found.decisions[0].text
+    assert "0 cannot be read, 33 have no GUIDLOOP = ACTIVE" in found.decisions[0].text
     assert len(found.table) == 0
     assert found.table.colnames[:4] == ["camera", "start", "name", "TRANSPAR"]
 
@@ -131,7 +132,22 @@ def test_no_guider_at_all(tmp_path):
     write_night(tmp_path, NIGHT, [Obs(1, "sci", "X")])
     found = guider(tmp_path, START, 300.0, NIGHT)
     assert [d.code for d in found.decisions] == ["NOGUIDER"]
+    assert "there is no guide frame from" in found.decisions[0].text
     assert found.transparency is None
+
+
+def test_guide_frames_that_cannot_be_read_are_counted(tmp_path):
+    place(
+        tmp_path,
+        "tar",
+        {
+            "gc1": [(frame(s)[0], Blob(b"junk", 3000)) for s in (10, 20)],
+            "gc2": [frame(30, {"GUIDLOOP": "IDLE"}, "gc2")],
+        },
+    )
+    found = guider(tmp_path, START, 60.0, NIGHT)
+    assert [d.code for d in found.decisions] == ["NOGUIDER"]
+    assert "2 cannot be read, 1 have no GUIDLOOP = ACTIVE" in found.decisions[0].text
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_binned_frame():
     "shape", [(AMP_ROWS, N_COLUMNS), (AMP_ROWS - 1, N_COLUMNS + OVERSCAN), (516, 1064), (AMP_ROWS,)]
 )
 def test_other_sizes_are_refused(shape):
-    with pytest.raises(ccd.FrameShapeError, match="--exclude"):
+    with pytest.raises(ccd.FrameShapeError, match="--leave-out"):
         ccd.process_amplifier(np.zeros(shape, np.uint16), "RU", CARDS)
 
 
@@ -172,13 +172,15 @@ def test_stack_puts_the_bottom_amplifier_first():
 def test_halves_of_different_binning_do_not_stack():
     full = ccd.process_amplifier(raw_frame(np.eye(AMP_ROWS, N_COLUMNS)), "LL", CARDS)
     binned = ccd.process_amplifier(raw_frame(np.eye(AMP_ROWS, N_COLUMNS // 2)), "LU", CARDS)
-    with pytest.raises(ccd.FrameShapeError, match="differ in size"):
+    with pytest.raises(ccd.FrameShapeError, match="differ in size: 1032 x 2064 and 1032 x 1032 pixels"):
         ccd.stack(full, binned)
 
 
 def test_an_amplifier_that_was_not_read_out_is_refused():
     with pytest.raises(ccd.NoReadoutError, match="RL was not read out: every pixel holds 1000 ADU"):
         ccd.process_amplifier(np.full((AMP_ROWS, N_COLUMNS + OVERSCAN), 1000, np.uint16), "RL", CARDS)
+    with pytest.raises(ccd.NoReadoutError, match="RL is saturated: every pixel holds 65535 ADU: copy its file again"):
+        ccd.process_amplifier(np.full((AMP_ROWS, N_COLUMNS + OVERSCAN), 65535, np.uint16), "RL", CARDS)
 
 
 @pytest.mark.parametrize("cards", [{"AMPNAME": "ZZ"}, {"AMPNAME": 7}, {}])
@@ -189,6 +191,8 @@ def test_an_amplifier_of_unknown_name_is_not_mirrored_and_says_so(cards):
     unknown = ccd.process_amplifier(light, "LL", facts | cards)
     assert known.decisions == ()
     assert [d.code for d in unknown.decisions] == ["DEFAMPN"]
+    shown = repr(cards["AMPNAME"]) if cards else "missing"
+    assert unknown.decisions[0].text.startswith(f"AMPNAME is {shown} in the header of amplifier LL")
     assert np.array_equal(known.data, unknown.data)
 
 

@@ -177,7 +177,7 @@ def test_far_fields_are_left_out_or_told():
     other = replace(field("orange", 2), sky=far.sky)
     made = combine_cubes([one, other], GRID)
     assert len(made.aligned) == 2
-    assert "another object?" in made.decisions[0].text
+    assert "if it is another object" in made.decisions[0].text
 
 
 def test_lines_of_a_cube_are_as_wide_and_where_the_options_say():

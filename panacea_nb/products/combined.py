@@ -91,7 +91,10 @@ def read(task: Task, names: Iterable[str]) -> tuple[list[Part], list[FiberField]
         fields.append(_field(part, head, skysub, error, places))
         headers.append(head)
     if not parts:
-        raise NothingToCombineError("no exposure of this target was reduced, so there is nothing to combine")
+        raise NothingToCombineError(
+            "no exposure of this target was reduced, so there is nothing to combine: "
+            f"panacea-nb status -d {task.layout.night} says why"
+        )
     return parts, fields, headers
 
 
@@ -138,7 +141,11 @@ def with_source(parts: list[Part]) -> tuple[list[Part], list[Decision]]:
 def missing(expected: int, parts: list[Part]) -> tuple[int, list[Decision]]:
     """How many exposures x channels of the target could not be reduced, and the decision to go on without them."""
     count = max(expected - len(parts), 0)
-    text = f"{count} of {expected} exposures x channels of the target were not reduced: combined without them"
+    nights = " and ".join(f"-d {night}" for night in sorted({part.night for part in parts}))
+    text = (
+        f"combined without {count} of {expected} exposures x channels of the target, which were not reduced: "
+        f"panacea-nb status {nights} says which and why"
+    )
     return count, [Decision("MISSING", text, "warn")] if count else []
 
 

@@ -35,7 +35,12 @@ def read(task: Task) -> tuple[Standard, fits.HDUList]:
             f"{path.name}: OBJECT {copy[0].header.get('OBJECT')!r} is no standard with published magnitudes"
         )
     if "SOURCEX" not in copy[0].header:
-        raise NoStandardError(f"{path.name}: no source was found, so there is nothing to compare with {star.name}")
+        obsid, exp = int(task.obsid or 0), int(task.exposure or 1)
+        raise NoStandardError(
+            f"{path.name}: no source was found, so there is nothing to compare with {star.name} and no response is made from it: "
+            f"give the star's place with --obsid {obsid} --exp {exp} --source_x X --source_y Y, or leave it out with "
+            f"--leave-out {obsid}_exp{exp:02d}; other spectra are not affected"
+        )
     return star, copy
 
 

@@ -293,7 +293,10 @@ class _Search:
         """The choice, with a word on exclusions that met nothing."""
         for night, obsid in sorted(self.exclude - self.used_exclusions):
             name = f"{night}:{obsid}" if night else f"{obsid}"
-            text = f"--exclude {name} met no calibration that was looked at for {self.channel.name}"
+            text = (
+                f"--exclude {name} had no effect, as it is no calibration that was looked at for {self.channel.name}: "
+                f"to leave out a science exposure use --leave-out {obsid}"
+            )
             self.decide("EXCLUDE", text, "info")
         return self.choice
 

@@ -100,17 +100,26 @@ class CalibrationChoice:
         """
         if self.chosen.get(kind):
             return self.chosen[kind]
-        first, last = self.searched.get(kind, (self.night, self.night))
+        raise self._missing(kind)
+
+    def _missing(self, kind: str, instead: str = "") -> MissingCalibrationError:
+        """What to say where there is nothing of a kind, nor of the kind that could stand ``instead`` of it."""
+        kinds = [kind, instead] if instead else [kind]
+        either = f", nor does an {KINDS.get(instead, instead)} ({instead})" if instead else ""
+        spans = dict.fromkeys(self.searched.get(one, (self.night, self.night)) for one in kinds)
         text = (
-            f"no {KINDS.get(kind, kind)} ({kind}) serves channel {self.channel} of night {self.night}: "
-            f"searched nights {first} to {last} for binning {self.binning} with amplifiers {' and '.join(self.amps)}"
+            f"no {KINDS.get(kind, kind)} ({kind}) serves channel {self.channel} of night {self.night}{either}: "
+            f"searched nights {' and '.join(f'{first} to {last}' for first, last in spans)} for binning {self.binning} "
+            f"with amplifiers {' and '.join(self.amps)}"
         )
-        reasons = [f"{r.subject}: {r.reason}" for r in self.rejected if r.kind == kind]
+        reasons = [f"{r.subject}: {r.reason}" for r in self.rejected if r.kind in kinds]
         if reasons:
             more = f"; and {len(reasons) - _SHOWN_REASONS} more" if len(reasons) > _SHOWN_REASONS else ""
             text += f"; rejected were {'; '.join(reasons[:_SHOWN_REASONS])}{more}"
-        advice = f"name a night that has them with --cal-date {kind}=YYYYMMDD, or add raw data of a neighbouring night"
-        raise MissingCalibrationError(f"{text}. {advice[0].upper()}{advice[1:]}.")
+        named = " or ".join(f"--cal-date {one}=YYYYMMDD" for one in kinds)
+        return MissingCalibrationError(
+            f"{text}. Name a night that has them with {named}, or add raw data of a neighbouring night."
+        )
 
     def illuminated(self) -> list[Exposure]:
         """Exposures to measure traces, profiles and throughput on: of `trace_kind`.
@@ -120,7 +129,9 @@ class CalibrationChoice:
         MissingCalibrationError
             If there is neither a twilight nor an internal flat.
         """
-        return self.require(self.trace_kind or "twi")
+        if self.trace_kind or self.chosen.get("twi"):
+            return self.require(self.trace_kind or "twi")
+        raise self._missing("twi", instead="flt")
 
     def lamps(self) -> dict[str, list[Exposure]]:
         """Chosen arcs by the lamp that OBJECT names, in lower case."""

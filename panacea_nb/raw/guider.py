@@ -31,10 +31,14 @@ MARGIN = timedelta(seconds=10)
 # Ranges (both ends included) outside which a value is a failed measurement.  Transparency and seeing: those of the
 # public LRS2 tools.  Illumination: a fraction, measured to a few per cent.
 VALID = {"TRANSPAR": (0.1, 1.1), "IQ": (0.8, 4.0), "PUPILLUM": (0.05, 1.05)}
+_CHECK = "check them with a standard of the night"
 _MISSING = {
-    "TRANSPAR": ("NOTRANSP", "transparency"),
-    "PUPILLUM": ("NOILLUM", "mirror illumination"),
-    "IQ": ("NOSEEING", "seeing"),
+    "TRANSPAR": ("NOTRANSP", f"transparency 1 is assumed, so fluxes are too low if there were clouds: {_CHECK}"),
+    "PUPILLUM": (
+        "NOILLUM",
+        f"the whole mirror is assumed, so fluxes are too low where it was lit in part: {_CHECK}",
+    ),
+    "IQ": ("NOSEEING", "the seeing at the guide cameras is not known, which no spectrum and no flux depends on"),
 }
 TRACKER = ("RHO_STRT", "THE_STRT", "PHI_STRT", "X_STRT", "Y_STRT")
 _NUMBERS = ("TRANSPAR", "IQ", "PUPILLUM", "MJD", *TRACKER)
@@ -218,7 +222,7 @@ def _guide_cards(frame: GuideFrame) -> Cards:
         return extension | {key: value for key, value in primary.items() if key not in STRUCTURE}
 
 
-def _sample(frames: list[GuideFrame], place: float) -> list[tuple[GuideFrame, Cards]]:
+def _sample(frames: list[GuideFrame], place: float, unread: list[GuideFrame]) -> list[tuple[GuideFrame, Cards]]:
     """At most `MAX_FRAMES` frames with a closed loop, one of each fifth of the exposure.
 
     Parameters
@@ -228,6 +232,8 @@ def _sample(frames: list[GuideFrame], place: float) -> list[tuple[GuideFrame, Ca
     place : float
         Which one of a fifth is wanted, from 0 (its beginning) to 1; where that has no closed loop or no valid
         transparency, the nearest one that has.
+    unread : list of GuideFrame
+        Takes the frames that were looked at and cannot be read.
     """
     picked = []
     for part in np.array_split(np.arange(len(frames)), MAX_FRAMES):
@@ -236,6 +242,7 @@ def _sample(frames: list[GuideFrame], place: float) -> list[tuple[GuideFrame, Ca
             try:
                 cards = _guide_cards(frames[i])
             except (DamagedHeaderError, OSError):
+                unread.append(frames[i])
                 continue
             if clean_text(cards.get("GUIDLOOP")).upper() != "ACTIVE":
                 continue
@@ -308,22 +315,31 @@ def guider(
     within = [frame for frame in frames if begin <= frame.start <= end]
     by_camera = [[frame for frame in within if frame.camera == camera] for camera in CAMERAS]
     by_camera = [found for found in by_camera if found]
-    picked = []
+    picked: list[tuple[GuideFrame, Cards]] = []
+    unread: list[GuideFrame] = []
     for k, found in enumerate(by_camera):
         # the cameras look at different moments: together they see changes that five samples would miss
-        picked += _sample(found, (k + 0.5) / len(by_camera))
+        picked += _sample(found, (k + 0.5) / len(by_camera), unread)
     decisions = [Decision("GUIDERTAR", str(problem), "warn") for problem in problems]
     values = {key: [v for _, cards in picked if (v := _valid(cards, key)) is not None] for key in VALID}
     when = f"from {begin:%Y-%m-%dT%H:%M:%S} to {end:%Y-%m-%dT%H:%M:%S} UT"
     if not picked:
-        seen = f"{len(within)} of {len(frames)} guide frames of night {night} are of that time"
-        text = f"no guide frame with a closed loop {when} ({seen}): transparency 1 and the whole mirror are assumed"
+        lost = f"{len(unread)} cannot be read, {len(within) - len(unread)} have no GUIDLOOP = ACTIVE"
+        text = (
+            f"none of the {len(within)} guide frames {when} can be used ({lost})"
+            if within
+            else f"there is no guide frame {when} (among {len(frames)} of night {night})"
+        )
+        text += (
+            ": transparency 1 and the whole mirror are assumed, so fluxes are too low if there were clouds or the mirror was lit "
+            f"in part: copy the night's gc1 and gc2 again from the archive, or {_CHECK}"
+        )
         decisions.append(Decision("NOGUIDER", text, "warn"))
     else:
-        for key, (code, word) in _MISSING.items():
+        for key, (code, meaning) in _MISSING.items():
             if not values[key]:
                 low, high = VALID[key]
-                text = f"none of {len(picked)} guide frames {when} has a valid {word} ({key} from {low:g} to {high:g})"
+                text = f"none of {len(picked)} guide frames {when} has {key} from {low:g} to {high:g}: {meaning}"
                 decisions.append(Decision(code, text, "warn"))
     return GuiderSummary(
         transparency=float(np.mean(values["TRANSPAR"])) if values["TRANSPAR"] else None,

@@ -57,6 +57,14 @@ def _angle(value: object, unit: u.Unit) -> float:
         return float("nan")
 
 
+def _shown(*values: object) -> str:
+    """Values of cards as messages show them."""
+    shown = (
+        ascii(v[:30] if isinstance(v, str) else v) if isinstance(v, str | int | float) else "missing" for v in values
+    )
+    return ", ".join(shown)
+
+
 def _sexagesimal(ra: object, dec: object) -> tuple[float, float]:
     try:
         place = SkyCoord(f"{ra} {dec}", unit=(u.hourangle, u.deg))
@@ -82,7 +90,12 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
     angle = _angle(cards.get("PARANGLE"), u.deg)
     if not np.isfinite(angle):
         angle = 0.0
-        decisions.append(Decision("NOPARANG", "PARANGLE is missing: sky coordinates assume 0 deg", "warn"))
+        found = _shown(cards.get("PARANGLE"))
+        text = (
+            f"PARANGLE is {found} in the header: 0 deg is assumed, so sky coordinates may be off by some arcmin and north lies in "
+            "a wrong direction: use the positions in IFU arcsec only"
+        )
+        decisions.append(Decision("NOPARANG", text, "warn"))
     ra, dec, unit = float("nan"), t_dec, "none"
     if np.isfinite(t_ra) and np.isfinite(t_dec):
         candidates = {"deg": t_ra % 360, "hour": (t_ra * 15) % 360}
@@ -94,18 +107,34 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
             unit = min(away, key=away.get)
             ra = candidates[unit]
             if away[unit] > AGREE:
-                decisions.append(Decision("TRAJFAR", f"TRAJRA/TRAJDEC lie {away[unit]:.2f} deg from QRA/QDEC", "warn"))
+                text = (
+                    f"TRAJRA/TRAJDEC lie {away[unit]:.2f} deg from QRA/QDEC: sky coordinates follow TRAJRA/TRAJDEC, and may be "
+                    "wrong or not of the target that was asked for: check the pointing in the night log"
+                )
+                decisions.append(Decision("TRAJFAR", text, "warn"))
         else:
             unit, ra = "deg", candidates["deg"]
-            decisions.append(Decision("NOQRA", "QRA/QDEC cannot be read: TRAJRA taken in degrees", "warn"))
+            text = (
+                f"QRA/QDEC ({_shown(cards.get('QRA'), cards.get('QDEC'))}) cannot be read: TRAJRA {_shown(cards.get('TRAJRA'))} is "
+                f"taken as {ra:.5f} deg; if the telescope wrote hours, the RA is wrong by a factor of 15: check it in the night log"
+            )
+            decisions.append(Decision("NOQRA", text, "warn"))
     if not np.isfinite(ra) or not np.isfinite(dec):
         ra, dec, unit = q_ra, q_dec, "QRA"
-        decisions.append(
-            Decision("NOTRAJ", "TRAJRA/TRAJDEC cannot be read: QRA/QDEC taken as the focal plane's centre", "warn")
-        )
-    if not np.isfinite(ra) or not np.isfinite(dec):
-        ra, dec, unit = 0.0, 0.0, "none"
-        decisions.append(Decision("NOCOORD", "no coordinates in the header: sky positions are around (0, 0)", "warn"))
+        given = f"TRAJRA/TRAJDEC ({_shown(cards.get('TRAJRA'), cards.get('TRAJDEC'))})"
+        if np.isfinite(ra) and np.isfinite(dec):
+            text = (
+                f"{given} are no place on the sky: QRA/QDEC are taken as the centre of the focal plane, so sky coordinates may be "
+                "off by some arcmin: check them against a known source"
+            )
+            decisions.append(Decision("NOTRAJ", text, "warn"))
+        else:
+            ra, dec, unit = 0.0, 0.0, "none"
+            text = (
+                f"neither {given} nor QRA/QDEC ({_shown(cards.get('QRA'), cards.get('QDEC'))}) are a place on the sky: sky "
+                "coordinates are around (0, 0): use the positions in IFU arcsec only"
+            )
+            decisions.append(Decision("NOCOORD", text, "warn"))
     return Pointing(ra, dec, 360.0 - (90.0 + angle + ROTATION_OFFSET), convention, unit, tuple(decisions))
 
 

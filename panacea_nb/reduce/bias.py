@@ -147,8 +147,8 @@ def master_bias(frames: Sequence[ChannelImage]) -> MasterBias:
     """
     if len(frames) < 3:
         raise TooFewFramesError(
-            f"{len(frames)} bias frame(s) are too few for a master bias, 3 are needed: "
-            "widen the choice with --cal-date zro=YYYYMMDD"
+            f"only {len(frames)} bias frame{'s' if len(frames) != 1 else ''} can be used for the master bias, 3 are needed: "
+            "name one night that has 3 or more with --cal-date zro=YYYYMMDD"
         )
     n, (ny, nx) = len(frames), frames[0].data.shape
     both = halves(ny)

@@ -21,6 +21,13 @@ MIRRORED = ("LR", "UL")  # values of AMPNAME for which the column order is rever
 OVERSCAN_WIDTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0, 60.0, 150.0, 400.0)  # rows; Gaussian sigmas tried
 PLAUSIBLE_GAIN = (0.3, 5.0)  # e-/ADU
 PLAUSIBLE_RDNOISE = (0.5, 20.0)  # e-
+_UNITS = {"GAIN": "e-/ADU", "RDNOISE": "e-"}
+_DEFAULT_MEANS = {
+    "GAIN": "so electrons and fluxes may be off: compare with GAIN of other exposures, or leave this one out with --leave-out "
+    "N_expNN (a calibration with --exclude YYYYMMDD:N)",
+    "RDNOISE": "without effect, as the noise is measured on the bias frames",
+}
+_RESTORE = "copy its file again from the archive, or leave a science exposure out with --leave-out N_expNN"
 
 
 class FrameShapeError(PanaceaError):
@@ -144,7 +151,9 @@ def orient(image: np.ndarray, amp: str, ampname: str | None) -> np.ndarray:
     return image
 
 
-def positive_number(cards: Mapping[str, object], name: str, default: float, limits: tuple[float, float]):
+def positive_number(
+    cards: Mapping[str, object], name: str, default: float, limits: tuple[float, float], amp: str
+) -> tuple[float, Decision | None]:
     """A header value that must lie within ``limits``; otherwise the default and the decision that says so."""
     value = cards.get(name)
     try:
@@ -153,8 +162,18 @@ def positive_number(cards: Mapping[str, object], name: str, default: float, limi
         number = math.nan
     if math.isfinite(number) and limits[0] <= number <= limits[1]:
         return number, None
-    text = f"{name} is {value!r} in the header, not within {limits[0]:g}-{limits[1]:g}: default {default:g} used"
+    text = (
+        f"amplifier {amp}: {name} is {_shown(value)} in the header, not within {limits[0]:g}-{limits[1]:g} {_UNITS[name]}: "
+        f"{default:g} is used, {_DEFAULT_MEANS[name]}"
+    )
     return default, Decision(f"DEF{name[:5]}", text, "warn")
+
+
+def _shown(value: object) -> str:
+    """A card's value as messages show it."""
+    if not isinstance(value, str | int | float):
+        return "missing"
+    return ascii(value[:30] if isinstance(value, str) else value)
 
 
 def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) -> AmplifierImage:
@@ -181,24 +200,27 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
         raise FrameShapeError(
             f"amplifier {amp} has {' x '.join(map(str, raw.shape))} pixels; "
             f"LRS2 frames have {' or '.join(f'{a} x {b}' for a, b in shapes)} (rows x columns): "
-            "leave the exposure out (--exclude) or restore the file"
+            f"{_RESTORE}"
         )
     if raw.min() == raw.max():
-        raise NoReadoutError(
-            f"amplifier {amp} was not read out: every pixel holds {int(raw.flat[0])} ADU: restore the file, or "
-            "leave the exposure out"
-        )
+        value = int(raw.flat[0])
+        what = "is saturated" if value >= SATURATION_ADU else "was not read out"
+        raise NoReadoutError(f"amplifier {amp} {what}: every pixel holds {value} ADU: {_RESTORE}")
     n_over = OVERSCAN // shapes[raw.shape]
     level, noise = overscan_level(raw[:, -n_over + 1 :])
-    gain, why_gain = positive_number(cards, "GAIN", DEFAULT_GAIN, PLAUSIBLE_GAIN)
-    rdnoise, why_rdnoise = positive_number(cards, "RDNOISE", DEFAULT_RDNOISE, PLAUSIBLE_RDNOISE)
+    gain, why_gain = positive_number(cards, "GAIN", DEFAULT_GAIN, PLAUSIBLE_GAIN, amp)
+    rdnoise, why_rdnoise = positive_number(cards, "RDNOISE", DEFAULT_RDNOISE, PLAUSIBLE_RDNOISE, amp)
     light = raw[:, :-n_over]
     data = ((light - level[:, None]) * gain).astype(np.float32)
     mask = np.where(light >= SATURATION_ADU, np.uint8(DQ.SATURATED), np.uint8(0))
     ampname = cards.get("AMPNAME")
     why_side = None
     if str(ampname).strip().upper() not in (*AMPLIFIER_NAMES, *MIRRORED):
-        text = f"AMPNAME is {str(ampname)[:20]!r} in the header of amplifier {amp}: taken as not mirrored"
+        text = (
+            f"AMPNAME is {_shown(ampname)} in the header of amplifier {amp}: its columns are taken in their usual order; if the "
+            "spectra run the wrong way along it, correct the header, or leave the exposure out with --leave-out N_expNN "
+            "(a calibration with --exclude YYYYMMDD:N)"
+        )
         why_side = Decision("DEFAMPN", text, "warn")
     return AmplifierImage(
         data=np.ascontiguousarray(orient(data, amp, ampname)),
@@ -214,8 +236,10 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
 def stack(bottom: AmplifierImage, top: AmplifierImage) -> ChannelImage:
     """Put the top amplifier on the bottom one."""
     if bottom.data.shape != top.data.shape:
+        sizes = [" x ".join(map(str, part.data.shape)) for part in (bottom, top)]
         raise FrameShapeError(
-            f"the two amplifiers of the channel differ in size: {bottom.data.shape} and {top.data.shape}: leave the exposure out"
+            f"the two amplifiers of the channel differ in size: {' and '.join(sizes)} pixels (rows x columns): "
+            "copy their files again from the archive, or leave a science exposure out with --leave-out N_expNN"
         )
     noise = np.repeat(np.float32([bottom.rdnoise, top.rdnoise]), AMP_ROWS)[:, None]
     decisions = list(dict.fromkeys(bottom.decisions + top.decisions))

@@ -421,7 +421,10 @@ def _notes(parts: Sequence[Part], sigma: float, *, barycentric: bool) -> list[De
         made.append(Decision("VELSPAN", text, "warn"))
     corrected = [part.name for part in parts if (part.telluric != 1).any()]
     if 0 < len(corrected) < len(parts):
-        text = f"only {', '.join(corrected)} had the air's absorption corrected before: the sum is a mixture"
+        text = (
+            f"only {', '.join(corrected)} had the air's absorption corrected before: where others join them the sum is a mixture: "
+            "reduce all exposures with the same --telluric (uv has no absorption to correct)"
+        )
         made.append(Decision("TELLMIX", text, "warn"))
     return made
 

@@ -219,7 +219,10 @@ def combine_cubes(
             decisions.append(Decision("FARAPART", text, "warn"))
             continue
         if apart[field.name] > MAX_APART:
-            text = f"the source of {field.name} lies {apart[field.name]:.0f} arcsec from that of {first.name}: another object?"
+            text = (
+                f"the source of {field.name} lies {apart[field.name]:.0f} arcsec from that of {first.name} but is in the cube: "
+                "if it is another object, leave the exposure out with --leave-out N_expNN"
+            )
             decisions.append(Decision("FARAPART", text, "warn"))
         aligned[field.name] = how
         matrix = to_grid(waves[field.name], grid, field.sigma, sigma)

@@ -110,7 +110,11 @@ def extract_exposure(
     first = find_tracks(image, noise, bad, model, None, rounds=2)
     flexure, moved, rough = row_flexure(image, noise, bad | first.mask, model, light=first.extraction.amplitude)
     if not flexure.converged:
-        decisions.append(Decision("ROWFLEX", "the shift of the fibres across dispersion did not converge", "warn"))
+        text = (
+            "how far the fibres have moved on the chip since the twilights or flats could not be measured surely, so some of their "
+            "light may be lost: look at Flexure in the notebook of 05_extract"
+        )
+        decisions.append(Decision("ROWFLEX", text, "warn"))
     background = scattered_light(scatter, rough.model)
     levels = row_levels(image - background, noise, bad | first.mask, moved, rough.model, wander)
     background = background + levels
@@ -136,7 +140,12 @@ def extract_exposure(
                 rounds=2 if turn else 3,
             )
         except (SkyError, np.linalg.LinAlgError) as error:
-            decisions.append(Decision("NOSKYFIT", f"no sky for cosmic rays and wavelength zero: {error}", "warn"))
+            why = str(error) if isinstance(error, SkyError) else "its equations have no solution"
+            text = (
+                f"the sky could not be fitted ({why}): cosmic rays are found less well, and wavelengths may be those of the arcs, "
+                "off by the flexure since (0.1-0.3 px)"
+            )
+            decisions.append(Decision("NOSKYFIT", text, "warn"))
             break
         native = sky.native()
         likely, sure = smooth_source(result.amplitude - native, np.sqrt(np.maximum(result.variance, 0)), good)
@@ -151,13 +160,12 @@ def extract_exposure(
         zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response)
         waves = corrected_wavelength(sky, zero)
         if not zero.used:
-            decisions.append(
-                Decision(
-                    "NOWAVEZERO",
-                    f"the sky gives no wavelength zero (error {zero.error:.3f} A): that of the arcs is kept",
-                    "warn",
-                )
+            known = f"error {zero.error:.3f} A" if np.isfinite(zero.error) else "no line to measure it on"
+            text = (
+                f"the sky of this exposure gives no sure zero point of the wavelengths ({known}): that of the arcs is kept, which "
+                "may be off by the flexure since (0.1-0.3 px): compare with the other exposures of the night"
             )
+            decisions.append(Decision("NOWAVEZERO", text, "warn"))
     samples = np.zeros(result.amplitude.shape, np.uint8)
     samples[~model.alive] |= np.uint8(DQ.DEADFIBER)
     samples[(result.used <= MIN_USED) & model.alive[:, None]] |= np.uint8(DQ.LOSTWEIGHT)

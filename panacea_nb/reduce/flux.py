@@ -91,8 +91,9 @@ def standard_response(
     usable &= ~masked_bands(wavelength)
     if usable.sum() < wavelength.size // 5:
         raise ResponseError(
-            f"only {int(usable.sum())} of {wavelength.size} samples of the standard can be compared with its published flux: "
-            "was the star in the field, and is the table long enough?"
+            f"only {int(usable.sum())} of {wavelength.size} samples of the standard can be compared with its published flux, a "
+            "fifth is needed (clouds, the star at the edge of the field, or a table that does not reach this channel), so no "
+            "response is made from it: use another standard, or leave this one out with --leave-out N_expNN"
         )
     ratio = np.where(usable, published / np.where(usable, counts * default, 1.0), np.nan)
     smooth = median_filter(np.where(usable, ratio, np.nanmedian(ratio)), 31, mode="nearest")

@@ -269,7 +269,9 @@ def fit_sky(
         may &= ~exclude
     if may.sum() < MIN_FIBERS:
         raise SkyError(
-            f"only {int(may.sum())} fibres could serve as sky, {MIN_FIBERS} are needed: choose sky fibres by hand"
+            f"only {int(may.sum())} fibres have enough good samples to serve as sky, {MIN_FIBERS} are needed: the others are "
+            "saturated, flagged, dead, or kept from it by --dead-fibers or --sky_exclude: look at the frame, or take the sky from "
+            "another exposure with --sky_obsid N"
         )
     if fibers is not None:
         chosen = may & fibers
@@ -338,7 +340,8 @@ def fit_sky(
         decisions.append(
             Decision(
                 "SKYFAINT",
-                f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted",
+                f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted; where they hold "
+                "light of the object, spectra are too faint: take the sky from another exposure with --sky_obsid N",
                 "warn",
             )
         )

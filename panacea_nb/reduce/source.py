@@ -341,7 +341,15 @@ def fit_point_source(
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4]}
     decisions = []
     if np.exp(par[2]) < fwhm_limits[0] * 1.02 or np.exp(par[2]) > fwhm_limits[1] * 0.98:
-        decisions.append(Decision("PSFLIMIT", f"seeing fit ended at its limit ({np.exp(par[2]):.2f} arcsec)", "warn"))
+        perhaps = (
+            "extended, two sources or noise" if np.exp(par[2]) > fwhm_limits[0] * 1.02 else "a cosmic ray or noise"
+        )
+        text = (
+            f"the width of the source ended at the limit of what is tried ({np.exp(par[2]):.2f} arcsec), so it may be {perhaps}, "
+            "and its flux is uncertain: look at the image, and give its place with --source_x and --source_y, or use "
+            "--extraction aperture"
+        )
+        decisions.append(Decision("PSFLIMIT", text, "warn"))
     inside = np.min(np.hypot(positions[:, 0] - par[0], positions[:, 1] - par[1]))
     if inside > LENSLET_PITCH:
         decisions.append(

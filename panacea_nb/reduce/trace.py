@@ -22,6 +22,10 @@ PROFILE_DEGREE = 2  # total degree over the detector of each profile coefficient
 DEAD_SHARE = 0.15  # a fibre with less than this share of its neighbours' light is dead
 PROFILE_BLOCK = 16  # columns that share one profile
 STRIDE = 4  # columns skipped in the early rounds
+_OTHER_FLATS = (
+    "the twilights or flats are probably too faint or of another channel: choose others with --cal-date twi=YYYYMMDD "
+    "(flats: flt=YYYYMMDD), or take internal flats instead of twilights with --use_flat"
+)
 
 
 class TraceError(PanaceaError):
@@ -110,9 +114,8 @@ def initial_traces(
         shift, good, other = _match_amplifier(central, reference[part], dead[part], k * AMP_ROWS)
         if good < 0.35:
             raise TraceError(
-                f"the fibres of the {'bottom top'.split()[k]} amplifier were not recognised "
-                f"(pattern match {good:.2f}, 0.35 needed): "
-                "is the flat or twilight exposed, and of this channel?"
+                f"the fibres of the {('bottom (LL or RU)', 'top (LU or RL)')[k]} amplifier were not recognised "
+                f"(pattern match {good:.2f}, 0.35 needed): {_OTHER_FLATS}"
             )
         start[part] += shift
         offset[k], match, runner_up = shift, min(match, good), max(runner_up, other)
@@ -362,9 +365,7 @@ def trace_fibers(
     columns, centres, offset, match, runner_up = initial_traces(image, bad, reference, expected_dead)
     seen = np.isfinite(centres).mean(axis=1) > 0.5
     if (~seen & ~expected_dead).sum() > nf // 5:
-        raise TraceError(
-            f"only {int(seen.sum())} of {nf} fibres were found on the flat: is it exposed, and of this channel?"
-        )
+        raise TraceError(f"only {int(seen.sum())} of {nf} fibres were found: {_OTHER_FLATS}")
     trace, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, expected_dead | ~seen)
     # A dead fibre may still pass a little light: all take part until their light has been measured.
     state = _State(

@@ -18,6 +18,7 @@ NARROW_REACH = 4  # px, for a line with a blend on one side
 START_SIGMA = 1.9  # px; LSF of 4.5 px FWHM
 SAME_LINE = 0.5  # A, from a line of the list: it is the one that was named
 MAX_RMS = 0.35  # px; a solution worse than this is none
+_OTHER_ARCS = "choose other arcs with --cal-date cmp=YYYYMMDD"
 
 
 class WavelengthError(PanaceaError):
@@ -86,7 +87,9 @@ def without_lines(lines, dropped: str):
     for word in filter(None, dropped.split(",")):
         nearest = int(np.argmin(np.abs(wave - float(word))))
         if abs(wave[nearest] - float(word)) > SAME_LINE:
-            raise LineChoiceError(f"there is no arc line at {word} A; the nearest listed one is {wave[nearest]:.2f} A")
+            raise LineChoiceError(
+                f"--drop-lines: there is no arc line at {word} A; the nearest listed one is {wave[nearest]:.2f} A"
+            )
         keep[nearest] = False
     if keep.all():
         return lines, []
@@ -345,9 +348,15 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
             solution = _vander(*full, degree) @ coef
             best = (bic, solution, used, rest, rms, degree)
     if best is None:
+        needed = degrees[0] + (1 if reference is not None else 2)
+        if n_lines < needed:
+            raise WavelengthError(
+                f"{n_lines} arc lines were measured in a quarter of the fibres or more, {needed} are needed (were the lamps on, "
+                f"and is it this channel?): {_OTHER_ARCS}, or give fewer --drop-lines"
+            )
         raise WavelengthError(
-            f"only {n_lines} arc lines were measured, too few for a wavelength solution: "
-            "choose other arcs with --cal-date cmp=YYYYMMDD"
+            f"the {n_lines} arc lines that were measured fit no smooth wavelength solution (is a lamp another one than its OBJECT "
+            f"says?): {_OTHER_ARCS}"
         )
     _, solution, used, rest, rms, degree = best
     if reference is not None:
@@ -430,10 +439,14 @@ def solve_wavelength(
     residual = residual - offset[None, :]
     if rms > MAX_RMS:
         raise WavelengthError(
-            f"the arc lines scatter by {rms:.2f} px about the wavelength solution, more than {MAX_RMS} px"
+            f"the arc lines scatter by {rms:.2f} px about the wavelength solution, at most {MAX_RMS} is allowed (is a lamp weak, "
+            f"or another one than its OBJECT says?): {_OTHER_ARCS}, or leave bad lines out with --drop-lines CHANNEL=LIST"
         )
     if np.any(np.diff(solution, axis=1) <= 0):
-        raise WavelengthError("the wavelength solution is not monotonic: lines were misidentified")
+        raise WavelengthError(
+            "wavelengths do not rise all along the chip, so arc lines were taken for others: "
+            f"{_OTHER_ARCS}, or leave bad lines out with --drop-lines CHANNEL=LIST"
+        )
     lost = [f"{w:.1f}" for w, u in zip(wave, used, strict=True) if u.sum() < nf // 4]
     if lost:
         decisions.append(
