@@ -19,7 +19,7 @@ from panacea_nb.reduce.combine import (
     resampling,
 )
 
-WAVES = {"orange": 4600.0 + 0.97 * np.arange(2450), "red": 6430.0 + 0.8 * np.arange(2500)}
+WAVES = {"uv": 3640.0 + 0.49 * np.arange(2000), "orange": 4600.0 + 0.97 * np.arange(2450), "red": 6430.0 + 0.8 * np.arange(2500)}
 EDGE = 10
 
 
@@ -208,3 +208,7 @@ def test_motion_of_the_earth_and_a_mixture_of_corrections_are_told():
     assert [d.code for d in combine_spectra(parts, barycentric=True).decisions if d.severity == "warn"] == []
     parts[0].telluric[:] = 0.9
     assert "TELLMIX" in [d.code for d in combine_spectra(parts).decisions]
+    # In uv there is nothing to correct, so a spectrum from there makes no mixture.
+    alone = [part("orange", 1, rng, velocity=0.0), part("uv", 1, rng, velocity=0.0)]
+    alone[0].telluric[:] = 0.9
+    assert "TELLMIX" not in [d.code for d in combine_spectra(alone).decisions]

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ..decisions import Decision
+from ..instrument import mean_telluric
 
 GRID = (3650.0, 10500.0, 0.7)  # A: first, last, step, as users of LRS2Multi know it
 OVERLAPS = {
@@ -22,6 +23,7 @@ MAX_ERROR = 0.025  # of a scale factor: the flux scales agree to some per cent w
 MAX_SCALE = 3.0  # more than that is no difference of transparency or aperture
 OUTLIER_SIGMA = 6.0  # of a sample against the other exposures
 OUTLIER_SHARE = 0.2  # of the flux, which seeing and centring may change from exposure to exposure
+MIN_ABSORPTION = 0.005  # of the air, that a correction would be for
 MAX_DRIFT = 15.0  # km/s between exposures, above which lines that are left topocentric get visibly wider
 MIN_COVER = 0.5  # of a smoothing kernel must lie on samples that were measured
 LIGHT_SPEED = 299792.458  # km/s
@@ -420,10 +422,11 @@ def _notes(parts: Sequence[Part], sigma: float, *, barycentric: bool) -> list[De
         text = f"the Earth's motion differs by {span:.1f} km/s between the exposures and is not corrected: use --barycentric"
         made.append(Decision("VELSPAN", text, "warn"))
     corrected = [part.name for part in parts if (part.telluric != 1).any()]
-    if 0 < len(corrected) < len(parts):
+    absorbed = [part for part in parts if mean_telluric(part.wave).min() < 1 - MIN_ABSORPTION]  # uv has none to correct
+    if 0 < len(corrected) < len(absorbed):
         text = (
             f"only {', '.join(corrected)} had the air's absorption corrected before: where others join them the sum is a mixture: "
-            "reduce all exposures with the same --telluric (uv has no absorption to correct)"
+            "reduce all exposures with the same --telluric"
         )
         made.append(Decision("TELLMIX", text, "warn"))
     return made
