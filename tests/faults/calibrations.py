@@ -77,7 +77,7 @@ simple(
     "all arcs saturated",
     _of_kind("cmp", lambda h, d: (h, np.full_like(d, 65535))),
     1,
-    "none of . cmp exposures can be used",
+    r"none of . arc \(cmp\) exposures can be used",
     **CAL,
 )
 simple(
@@ -86,7 +86,7 @@ simple(
     "twilights without light",
     _of_kind("twi", _bias_level),
     1,
-    "none of 3 twilight or flat exposures",
+    r"none of 3 twilight \(twi\) exposures is usable",
     **CAL,
 )
 simple(
@@ -95,7 +95,7 @@ simple(
     "twilights saturated",
     _of_kind("twi", lambda h, d: (h, np.full_like(d, 65535))),
     1,
-    "none of . twi exposures can be used",
+    r"none of . twilight \(twi\) exposures can be used",
     **CAL,
 )
 simple(
@@ -138,7 +138,7 @@ simple(
     "all bias frames saturated",
     _of_kind("zro", lambda h, d: (h, np.full_like(d, 65535))),
     1,
-    "none of . zro exposures can be used",
+    r"none of . bias \(zro\) exposures can be used",
     **CAL,
 )
 simple(

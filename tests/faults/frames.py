@@ -35,7 +35,7 @@ simple(
 )
 
 
-@fault("tar-gzipped", SCIENCE, "tar compressed under its old name", 1, "damaged")
+@fault("tar-gzipped", SCIENCE, "tar compressed under its old name", 1, "compressed: gunzip")
 def _(night: RawNight) -> None:
     import gzip
 
@@ -180,7 +180,7 @@ simple(
     "image of floats, some NaN",
     _image(lambda h, d: (h, np.where(d > 1200, np.nan, d).astype(np.float32)), "LL"),
     1,
-    "no counts of 16 bits|16 bits",
+    "numbers that no raw frame has",
 )
 simple(
     "frame-mixed-binning",
@@ -267,7 +267,7 @@ def _(night: RawNight) -> None:
     night.set_cards(FAINT, IFUSLOT="066", SPECID="502", IFUID="7002")
 
 
-@fault("observation-misplaced", SCIENCE, "members of another observation in the tar", 0, "all done")
+@fault("observation-misplaced", SCIENCE, "members of another observation in the tar", 1, "where observation 5 belongs")
 def _(night: RawNight) -> None:
     night.rewrite(FAINT, lambda m: {name.replace("lrs20000005", "lrs20000099"): content for name, content in m.items()})
 
