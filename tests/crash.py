@@ -56,8 +56,7 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
                 killed = kill_all(driver, token)
                 left_behind.add(Path(scratch))  # nobody is there to remove it before the next run
             else:
-                pids = [driver.pid] if kind == "driver" else worker_of(out) if kind == "worker" else of_kind(token, kind)
-                killed = any(kill(pid) for pid in pids[:1])
+                killed = any(kill(pid) for pid in sought(kind, driver, out, token)[:1])
             struck[kind] += killed
             if kind == "power":
                 struck["lost"] += powerloss.cut(out, journal, chance)
@@ -75,6 +74,18 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
             assert not [path for path in left_behind if path.exists()]
             return starts
     raise AssertionError("the night does not come to an end")
+
+
+def sought(kind: str, driver: subprocess.Popen, out: Path, token: str) -> list[int]:
+    """Processes of a kind; workers at work and kernels are there for a second at a time, so they are waited for."""
+    if kind == "driver":
+        return [driver.pid]
+    deadline = time.monotonic() + 5.0
+    while True:
+        pids = worker_of(out) if kind == "worker" else of_kind(token, kind)
+        if pids or driver.poll() is not None or time.monotonic() > deadline:
+            return pids
+        time.sleep(0.01)
 
 
 def total(struck: Counter) -> int:
