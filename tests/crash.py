@@ -31,6 +31,7 @@ from panacea_nb.workflow import lock, processes
 
 KINDS = ("driver", "worker", "kernel", "pool", "interchange", "container", "power")
 PAUSE = 2.0  # s at most between two kills
+END = 600.0  # s; a pool killed before it was heard of is given up after three minutes
 AT_WORK, START = 0.7, 60.0  # share of the runs that are struck when tasks are running, and s to wait for that
 
 
@@ -64,7 +65,7 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
             check_records(out)
             if kind in ("driver", "container"):
                 break
-        driver.communicate(timeout=180)
+        driver.communicate(timeout=END)
         if kind != "power":
             check_records(out)
         if Path(scratch) not in left_behind:
