@@ -32,6 +32,7 @@ from .status import Record, State
 from .worker import Order, staging_root
 
 DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 3  # exit codes
+PART = ".*.part"  # a file that is being written; those of a report are left alone, as it may be at work
 DAMAGED = "damaged"  # INCOMPLETE, though all tasks are done
 LOST = "the processes that worked on it were lost {} times ({}): what is done is kept; run again, with fewer at a time (--jobs 1)"
 _ENGINE_STARTS = 3  # how often a dead engine is replaced in one run
@@ -146,7 +147,7 @@ class Driver:
             folder.mkdir(parents=True, exist_ok=True)
         self.definition.write(layout.run_file)
         files.remove_tree(staging_root(layout.night_dir))
-        files.remove_parts(layout.night_dir)
+        files.remove_parts(layout.night_dir.glob(PART), layout.status_dir.glob(PART), layout.work_dir.rglob(PART))
         known = status.read_all(layout.status_dir)
         for record in known.values():
             if record.state is State.RUNNING:

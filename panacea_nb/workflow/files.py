@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import stat as stat_bits
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +146,9 @@ def hand_on(folder: Path, group: int) -> None:
     folder.chmod(0o2755)
 
 
-def remove_parts(folder: Path) -> None:
+def remove_parts(*found: Iterable[Path]) -> None:
     """Remove what processes that were killed, or a power cut, left of files that were being written."""
-    for part in folder.rglob(".*.part"):
+    for part in chain.from_iterable(found):
         with contextlib.suppress(OSError):
             part.unlink()
 
