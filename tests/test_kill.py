@@ -191,7 +191,7 @@ def test_a_killed_kernel_fails_its_task_and_a_rerun_mends_it(tmp_path):
     found = statuses(out)
     assert found["01_base-uv"] is State.FAILED
     assert {found[name] for name in PRODUCTS if name.startswith(("02", "05"))} == {State.BLOCKED}
-    assert "FAILED 01_base-uv: KernelDied: the kernel was killed by signal 9" in text
+    assert "FAILED 01_base-uv: KernelDied: the notebook's process (kernel) was killed by signal 9" in text
     check_records(out)
     finish(out)
 

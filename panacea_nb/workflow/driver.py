@@ -144,7 +144,7 @@ class Driver:
     def _begin(self) -> None:
         layout = self.layout
         for folder in (layout.status_dir, layout.log_dir, layout.work_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder)
         self.definition.write(layout.run_file)
         files.remove_tree(staging_root(layout.night_dir))
         files.remove_parts(layout.night_dir.glob(PART), layout.status_dir.glob(PART), layout.work_dir.rglob(PART))

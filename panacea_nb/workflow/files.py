@@ -58,7 +58,7 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     durable : bool
         Wait for the disk.  Records whose loss costs nothing (a task that waits) need not.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
         with part.open("w", encoding="utf-8") as stream:
@@ -112,7 +112,10 @@ def shared_group(folder: Path) -> int | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; below one that hands on its group only that group may look into new ones."""
+    """Make a folder and those above it; below one that hands on its group only that group may look into new ones.
+
+    Their names are brought to the disk: else a power cut could leave a record of what lies in a folder without the folder.
+    """
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -120,6 +123,7 @@ def make_folder(folder: Path) -> None:
     group = shared_group(folder)
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
         if group is not None:
             with contextlib.suppress(OSError):  # another process has made it, and does so too
                 os.chown(new, -1, group)

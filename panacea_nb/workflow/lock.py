@@ -245,7 +245,7 @@ class NightLock:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> NightLock:
-        self.night_dir.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.night_dir)
         self._refuse_or_watch()
         with _flock(self.night_dir / GATE_NAME, fcntl.LOCK_EX):
             # Looked at again with the gate closed: of two that come at once, one finds the other's name here.

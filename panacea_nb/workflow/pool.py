@@ -305,7 +305,7 @@ class ParslEngine:
             )
         process = self._executor.interchange_proc
         if process is None or process.poll() is not None:
-            raise EngineLostError("Parsl's interchange has died (what is done is kept: run again)")
+            raise EngineLostError("Parsl's interchange has died")
 
     def stop(self, *, now: bool = False) -> None:
         """End workers, pool and interchange, and wait until they are gone."""
