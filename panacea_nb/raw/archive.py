@@ -303,6 +303,9 @@ def _tree_stamp(folder: str) -> str:
     return digest.hexdigest()
 
 
+_COMPRESSED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.Z", ".tgz")
+
+
 def _in_folder(folder: Path, problems: list[Problem]) -> list[Container]:
     """Tars first, then unpacked observations: of two copies of a frame the first is taken."""
     tars, trees = [], []
@@ -324,7 +327,7 @@ def _in_folder(folder: Path, problems: list[Problem]) -> list[Container]:
             problems.append(Problem(path, f"cannot be read: {clean_text(error)}", "its frames are left out"))
             continue
         if obsid is None:
-            strange = name[:4] == "lrs2" and name[4:5].isdigit() and ".tar" in name  # an observation that nobody would look for
+            strange = name[:4] == "lrs2" and name.endswith(_COMPRESSED)  # an observation that nobody would look for
             what = "its name is not lrs2NNNNNNN.tar" + (": unpack or rename it" if strange else "")
             problems.append(Problem(clean_text(path, 400), what, "ignored", "warn" if strange else "info"))
         elif stat.S_ISDIR(status.st_mode) and not name.endswith(".tar"):
