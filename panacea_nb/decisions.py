@@ -49,3 +49,9 @@ class Decision:
     def from_dict(cls, record: Mapping[str, Any]) -> Decision:
         """The decision that `to_dict` wrote."""
         return cls(str(record["code"]), str(record["text"]), str(record.get("severity", "info")))
+
+
+def shown(*values: object) -> str:
+    """Values of header cards as messages show them: cut, with nothing that a terminal would obey; what is no value is missing."""
+    texts = (ascii(v[:30] if isinstance(v, str) else v) if isinstance(v, str | int | float) else "missing" for v in values)
+    return ", ".join(texts)

@@ -9,7 +9,7 @@ from astropy import units as u
 from astropy.coordinates import Angle, SkyCoord
 from astropy.wcs import WCS
 
-from ..decisions import Decision
+from ..decisions import Decision, shown
 
 ROTATION_OFFSET = 1.07  # deg; between the focal plane's axes and the parallactic angle (HET focal plane convention)
 CONVENTIONS = ("lrs2multi", "panacea")
@@ -57,14 +57,6 @@ def _angle(value: object, unit: u.Unit) -> float:
         return float("nan")
 
 
-def _shown(*values: object) -> str:
-    """Values of cards as messages show them."""
-    shown = (
-        ascii(v[:30] if isinstance(v, str) else v) if isinstance(v, str | int | float) else "missing" for v in values
-    )
-    return ", ".join(shown)
-
-
 def _sexagesimal(ra: object, dec: object) -> tuple[float, float]:
     try:
         place = SkyCoord(f"{ra} {dec}", unit=(u.hourangle, u.deg))
@@ -90,7 +82,7 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
     angle = _angle(cards.get("PARANGLE"), u.deg)
     if not np.isfinite(angle):
         angle = 0.0
-        found = _shown(cards.get("PARANGLE"))
+        found = shown(cards.get("PARANGLE"))
         text = (
             f"PARANGLE is {found} in the header: 0 deg is assumed, so sky coordinates may be off by some arcmin and north lies in "
             "a wrong direction: use the positions in IFU arcsec only"
@@ -115,13 +107,13 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
         else:
             unit, ra = "deg", candidates["deg"]
             text = (
-                f"QRA/QDEC ({_shown(cards.get('QRA'), cards.get('QDEC'))}) cannot be read: TRAJRA {_shown(cards.get('TRAJRA'))} is "
+                f"QRA/QDEC ({shown(cards.get('QRA'), cards.get('QDEC'))}) cannot be read: TRAJRA {shown(cards.get('TRAJRA'))} is "
                 f"taken as {ra:.5f} deg; if the telescope wrote hours, the RA is wrong by a factor of 15: check it in the night log"
             )
             decisions.append(Decision("NOQRA", text, "warn"))
     if not np.isfinite(ra) or not np.isfinite(dec):
         ra, dec, unit = q_ra, q_dec, "QRA"
-        given = f"TRAJRA/TRAJDEC ({_shown(cards.get('TRAJRA'), cards.get('TRAJDEC'))})"
+        given = f"TRAJRA/TRAJDEC ({shown(cards.get('TRAJRA'), cards.get('TRAJDEC'))})"
         if np.isfinite(ra) and np.isfinite(dec):
             text = (
                 f"{given} are no place on the sky: QRA/QDEC are taken as the centre of the focal plane, so sky coordinates may be "
@@ -131,7 +123,7 @@ def pointing(cards, convention: str = "lrs2multi") -> Pointing:
         else:
             ra, dec, unit = 0.0, 0.0, "none"
             text = (
-                f"neither {given} nor QRA/QDEC ({_shown(cards.get('QRA'), cards.get('QDEC'))}) are a place on the sky: sky "
+                f"neither {given} nor QRA/QDEC ({shown(cards.get('QRA'), cards.get('QDEC'))}) are a place on the sky: sky "
                 "coordinates are around (0, 0): use the positions in IFU arcsec only"
             )
             decisions.append(Decision("NOCOORD", text, "warn"))

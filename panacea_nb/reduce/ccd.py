@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ..decisions import Decision
+from ..decisions import Decision, shown
 from ..errors import PanaceaError
 from ..instrument import AMP_ROWS, DEFAULT_GAIN, DEFAULT_RDNOISE, N_COLUMNS, OVERSCAN
 from .maskbits import DQ
@@ -163,17 +163,10 @@ def positive_number(
     if math.isfinite(number) and limits[0] <= number <= limits[1]:
         return number, None
     text = (
-        f"amplifier {amp}: {name} is {_shown(value)} in the header, not within {limits[0]:g}-{limits[1]:g} {_UNITS[name]}: "
+        f"amplifier {amp}: {name} is {shown(value)} in the header, not within {limits[0]:g}-{limits[1]:g} {_UNITS[name]}: "
         f"{default:g} is used, {_DEFAULT_MEANS[name]}"
     )
     return default, Decision(f"DEF{name[:5]}", text, "warn")
-
-
-def _shown(value: object) -> str:
-    """A card's value as messages show it."""
-    if not isinstance(value, str | int | float):
-        return "missing"
-    return ascii(value[:30] if isinstance(value, str) else value)
 
 
 def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) -> AmplifierImage:
@@ -217,7 +210,7 @@ def process_amplifier(raw: np.ndarray, amp: str, cards: Mapping[str, object]) ->
     why_side = None
     if str(ampname).strip().upper() not in (*AMPLIFIER_NAMES, *MIRRORED):
         text = (
-            f"AMPNAME is {_shown(ampname)} in the header of amplifier {amp}: its columns are taken in their usual order; if the "
+            f"AMPNAME is {shown(ampname)} in the header of amplifier {amp}: its columns are taken in their usual order; if the "
             "spectra run the wrong way along it, correct the header, or leave the exposure out with --leave-out N_expNN "
             "(a calibration with --exclude YYYYMMDD:N)"
         )

@@ -32,9 +32,7 @@ from .status import Record, State
 from .worker import Order, staging_root
 
 DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 3  # exit codes
-PART = ".*.part"  # a file that is being written; those of a report are left alone, as it may be at work
 DAMAGED = "damaged"  # INCOMPLETE, though all tasks are done
-LOST = "the processes that worked on it were lost {} times ({}): what is done is kept; run again, with fewer at a time (--jobs 1)"
 _ENGINE_STARTS = 3  # how often a dead engine is replaced in one run
 _CHECK_PERIOD = 2.0  # s between two looks at the workers
 _LOST_AFTER = 15.0  # s after which a dead worker must have been noticed: Parsl needs 10
@@ -147,7 +145,7 @@ class Driver:
             files.make_folder(folder)
         self.definition.write(layout.run_file)
         files.remove_tree(staging_root(layout.night_dir))
-        files.remove_parts(layout.night_dir.glob(PART), layout.status_dir.glob(PART), layout.work_dir.rglob(PART))
+        files.remove_parts(layout.night_dir, layout.status_dir, layout.work_dir)
         known = status.read_all(layout.status_dir)
         for record in known.values():
             if record.state is State.RUNNING:
@@ -297,10 +295,8 @@ class Driver:
         start = self.since.pop(task.id)
         error = future.exception()
         if error is not None:
-            text = " ".join(str(error).split()) or type(error).__name__
-            message = LOST.format(engines.RETRIES + 1, text) if _is_loss(error) else text
-            known = status.read(self.layout.status_dir, task.id)
-            self._fail(task, {"type": type(error).__name__, "message": message, "where": "worker"}, known)
+            problem = {"type": type(error).__name__, "message": engines.why(error), "where": "worker"}
+            self._fail(task, problem, status.read(self.layout.status_dir, task.id))
             return
         answer = future.result()
         record = Record.from_dict(answer["record"])
@@ -498,10 +494,6 @@ def _grace() -> float:
         return float(os.environ.get(GRACE_VARIABLE, ""))
     except ValueError:
         return _GRACE
-
-
-def _is_loss(error: BaseException) -> bool:
-    return type(error).__name__ in ("WorkerLost", "ManagerLost")
 
 
 def _user() -> str:

@@ -16,7 +16,18 @@ from .pool import RETRIES, EngineLostError, ParslEngine, Place
 from .sites import available_cores
 from .worker import Order, run_task
 
-__all__ = ["RETRIES", "Engine", "EngineLostError", "SerialEngine", "available_cores", "make"]
+__all__ = ["Engine", "EngineLostError", "SerialEngine", "available_cores", "make", "why"]
+
+
+def why(error: BaseException) -> str:
+    """Why a task gave no answer, in words."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ not in ("WorkerLost", "ManagerLost"):
+        return text
+    return (
+        f"the processes that worked on it were lost {RETRIES + 1} times ({text}): what is done is kept; run again, with fewer at a "
+        "time (--jobs 1)"
+    )
 
 
 class SerialSiteError(RequestError):

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import stat as stat_bits
-from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -150,9 +149,9 @@ def hand_on(folder: Path, group: int) -> None:
     folder.chmod(0o2755)
 
 
-def remove_parts(*found: Iterable[Path]) -> None:
-    """Remove what processes that were killed, or a power cut, left of files that were being written."""
-    for part in chain.from_iterable(found):
+def remove_parts(*folders: Path) -> None:
+    """Remove what processes that were killed, or a power cut, left of files that were being written right in these folders."""
+    for part in chain.from_iterable(folder.glob(".*.part") for folder in folders):
         with contextlib.suppress(OSError):
             part.unlink()
 
