@@ -268,6 +268,25 @@ def test_when_no_exposure_can_be_used_all_reasons_are_told(monkeypatch):
     assert frames.load_usable([], "uv") == ([], [], [])
 
 
+def test_what_headers_lack_is_told_once_and_with_the_exposures_that_lack_it(monkeypatch):
+    lacking = frames.Decision("DEFGAIN", "GAIN is missing", "warn")
+
+    def load(exposure, channel):
+        return SimpleNamespace(decisions=[lacking] if exposure.label in "acdefg" else [])
+
+    monkeypatch.setattr(frames, "load_image", load)
+    decisions = frames.load_usable([SimpleNamespace(label=name, kind="cmp") for name in "abcdefg"], "uv")[2]
+    assert [d.text for d in decisions] == ["GAIN is missing (a, c, d, e and 2 more)"]
+
+
+def test_a_frame_that_was_not_read_out_is_named(monkeypatch):
+    monkeypatch.setattr(frames.raw, "read_amplifier", lambda record: SimpleNamespace(data=np.full((1032, 1064), 7, np.uint16)))
+    record = SimpleNamespace(cards={}, path="/raw/lrs20000001.tar:056LL_sci.fits")
+    exposure = SimpleNamespace(label="x", amps={"LL": record, "LU": record}, missing=lambda amps: [])
+    with pytest.raises(frames.NoReadoutError, match=r"^/raw/lrs20000001\.tar:056LL_sci\.fits: amplifier LL was not read out"):
+        frames.load_image(exposure, "uv")
+
+
 def test_an_exposure_of_another_binning_than_the_bias_is_refused(monkeypatch):
     monkeypatch.setattr(frames, "load_image", lambda exposure, channel: image_of(5))
     bias = SimpleNamespace(data=np.zeros((200, 50), np.float32))

@@ -379,8 +379,18 @@ def test_marked_cosmic_rays_concern_their_exposure_alone(request_of, tmp_path):
     assert changed(before, request_of(obsid=BLUE, exp=1, cosmics_file=str(marks)), tmp_path) == set()
     marks.write_text(f"uv/{BLUE:07d}_exp01 clean 10 20\n")
     assert changed(before, request_of(obsid=BLUE, exp=1, cosmics_file=str(marks)), tmp_path) == {"05_extract"}
-    with pytest.raises(RequestError, match="--cosmics-file .* cannot be read"):
+    with pytest.raises(RequestError, match="marked cosmic rays .*none.txt cannot be read"):
         request_of(cosmics_file=str(tmp_path / "none.txt"))
+
+
+def test_a_mistyped_mark_of_a_cosmic_ray_does_not_pass_unseen(request_of, tmp_path):
+    marks = tmp_path / "marks.txt"
+    marks.write_text(f"uv/{BLUE:07d}_exp01 hit 10 20\ngreen/{BLUE:07d}_exp01 hit 1 1\nuv/{BLUE:07d}_exp07 hit 1 1\n")
+    notes = [note for note in request_of(cosmics_file=str(marks)).notes if "marked" in note]
+    assert [note.split()[1] for note in notes] == [f"green/{BLUE:07d}_exp01", f"uv/{BLUE:07d}_exp07"]
+    marks.write_text(f"uv/{BLUE:07d}_exp1 hit 10 20\n")
+    with pytest.raises(RequestError, match=r"marks\.txt, line 1: .* is no mark such as"):
+        request_of(cosmics_file=str(marks))
 
 
 def test_dry_run_prints_every_task_and_writes_nothing(tmp_path, raw):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..errors import PanaceaError
 from ..instrument import AMP_ROWS, reference_wavelength
 from ..instrument import channel as find_channel
 from ..reduce.bias import MasterBias, MasterDark, subtract
-from ..reduce.ccd import ChannelImage, process_amplifier, stack
+from ..reduce.ccd import ChannelImage, FrameShapeError, NoReadoutError, process_amplifier, stack
 from ..reduce.maskbits import DQ
 from .layout import locate
 
@@ -37,8 +38,12 @@ def load_image(exposure: raw.Exposure, channel: str) -> ChannelImage:
         )
     parts = []
     for amp in amps:
-        frame = raw.read_amplifier(exposure.amps[amp])
-        parts.append(process_amplifier(frame.data, amp, exposure.amps[amp].cards))
+        record = exposure.amps[amp]
+        frame = raw.read_amplifier(record)
+        try:
+            parts.append(process_amplifier(frame.data, amp, record.cards))
+        except (FrameShapeError, NoReadoutError) as error:
+            raise type(error)(f"{record.path}: {error}") from error
     image = stack(*parts)
     for rows, columns in KNOWN_DEFECTS.get(channel, ()):
         b = image.binning
@@ -86,6 +91,11 @@ def _reasons(decisions: list[Decision]) -> str:
     return "; ".join(texts[:MAX_REASONS]) + more
 
 
+def _some(labels: list[str]) -> str:
+    more = f" and {len(labels) - MAX_REASONS} more" if len(labels) > MAX_REASONS else ""
+    return ", ".join(labels[:MAX_REASONS]) + more
+
+
 def load_usable(
     exposures: Iterable[raw.Exposure], channel: str, bias: MasterBias | None = None, dark: MasterDark | None = None
 ) -> tuple[list[ChannelImage], list[raw.Exposure], list[Decision]]:
@@ -98,6 +108,7 @@ def load_usable(
     """
     exposures = list(exposures)
     images, kept, decisions = [], [], []
+    told: dict[Decision, list[str]] = {}  # what headers lacked, and in which exposures
     for exposure in exposures:
         try:
             image = load_image(exposure, channel) if bias is None else load_reduced(exposure, channel, bias, dark)
@@ -105,7 +116,8 @@ def load_usable(
             why = str(error).split(": copy ")[0]  # what to do with a frame that is needed
             decisions.append(Decision("LEFTOUT", f"{exposure.label} left out: {why}", "warn"))
             continue
-        decisions += image.decisions
+        for decision in image.decisions:
+            told.setdefault(decision, []).append(exposure.label)
         images.append(image)
         kept.append(exposure)
     if exposures and not images:
@@ -114,7 +126,8 @@ def load_usable(
             f"none of {len(exposures)} {KIND_NAMES.get(kind, kind)} exposures can be used: choose others with --cal-date "
             f"{kind}=YYYYMMDD{WITHOUT.get(kind, '')}. {_reasons(decisions)}"
         )
-    return images, kept, list(dict.fromkeys(decisions))
+    decisions += [replace(decision, text=f"{decision.text} ({_some(labels)})") for decision, labels in told.items()]
+    return images, kept, decisions
 
 
 def steady(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[ChannelImage], list[Decision]]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
-from ..errors import RequestError
 from .rundef import RunDefinition
 from .stages import Stage
-
-
-class MarksError(RequestError):
-    """The file of cosmic rays marked by hand cannot be read."""
 
 
 def left_out(definition: RunDefinition, exposure: Any) -> bool:
@@ -34,34 +30,38 @@ def channel_options(definition: RunDefinition, channel: str) -> dict[str, Any]:
     }
 
 
+def marked_name(channel: str, exposure: Any) -> str:
+    """What the file of marked cosmic rays calls an exposure."""
+    return f"{channel}/{exposure.obsid:07d}_exp{exposure.exp:02d}"
+
+
 class Marks:
     """The file of cosmic rays marked by hand: which exposures it speaks of, so that only those are extracted again.
 
     Raises
     ------
-    MarksError
+    CosmicMarksError
+        If the file cannot be read, or a line of it cannot be understood.
     """
 
     def __init__(self, definition: RunDefinition) -> None:
-        self.path = definition.cosmics_file
         self.lines: dict[str, list[str]] = {}
-        if not self.path:
+        if not definition.cosmics_file:
             return
-        try:
-            with open(self.path, encoding="utf-8") as stream:
-                text = stream.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MarksError(f"--cosmics-file {self.path} cannot be read: {error}") from error
-        for line in text.splitlines():
-            words = line.partition("#")[0].split()
-            if words:
-                self.lines.setdefault(words[0], []).append(" ".join(words[1:]))
+        from ..products import cosmicmarks  # it brings astropy, which a plan without marks can do without
+
+        for mark in cosmicmarks.load(definition.cosmics_file):
+            self.lines.setdefault(mark.exposure, []).append(mark.text())
+
+    def unmet(self, there: Collection[str]) -> list[str]:
+        """Marked exposures that are not among those of the night: a mistyped name must not pass unseen."""
+        return [f"--cosmics-file: {name} is marked, but the night has no such exposure" for name in self.lines if name not in there]
 
     def of(self, stage: Stage, channel: str, exposure: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """Options of a stage for one exposure, and what the file says of it as a fact that its task depends on."""
         if "cosmics_file" not in stage.options:
             return {}, {}
-        said = self.lines.get(f"{channel}/{exposure.obsid:07d}_exp{exposure.exp:02d}")
+        said = self.lines.get(marked_name(channel, exposure))
         if not said:
             return {"cosmics_file": ""}, {}
         return {}, {"marked cosmic rays": hashlib.sha256("\n".join(said).encode()).hexdigest()}

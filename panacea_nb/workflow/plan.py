@@ -57,6 +57,7 @@ class _Builder:
         self.index = self.archive.index(definition.night) or raw.index_night(definition.baseraw, definition.night)
         self.tasks: dict[str, Task] = {}
         self.notes: list[str] = []
+        self.marks = handplan.Marks(definition)
         self.problems: list[str] = []
         self._note_problems(self.index.problems)
 
@@ -70,7 +71,7 @@ class _Builder:
         for name, channel in sides.items():
             broken[name] = self._calibration_tasks(channel, choices[name])
         exposures = {name: self._select(channel) for name, channel in sides.items()}
-        self.notes += handplan.unmet(definition, self.index.exposures())
+        self.notes += handplan.unmet(definition, self.index.exposures()) + self._unmet_marks()
         calibrations_only = bool(definition.until) and stages.find(definition.until).needs_no_exposure
         if not calibrations_only and not any(exposures.values()):
             raise NothingToReduceError(self._nothing_text())
@@ -206,6 +207,11 @@ class _Builder:
             )
         return broken
 
+    def _unmet_marks(self) -> list[str]:
+        channels = self.instrument.CHANNELS.values()
+        there = {handplan.marked_name(c.name, e) for c in channels for e in self.index.exposures(ifuslot=c.ifuslot)}
+        return self.marks.unmet(there)
+
     def _missing(self, stage: Stage, choice: Any) -> str:
         """Why the calibration frames of a stage do not suffice; nothing when they do."""
         try:
@@ -226,7 +232,6 @@ class _Builder:
         # Standards go first: their profiles help all others, and where a response was asked for, everything else waits for it.
         profiles = [e for e in exposures if self._shows_profile(e)]
         sky, mask = self._sky_exposure(channel), skyplan.mask_facts(self.definition)
-        marks = handplan.Marks(self.definition)
         borrowers = [e for e in exposures if sky and self._choice_holds(e, sky, standards)]
         profiles = [e for e in profiles if e not in borrowers]
         first = [e for e in exposures if e in standards or e in profiles]
@@ -246,7 +251,7 @@ class _Builder:
                     more["facts"] = mask
                     if sky:
                         more["more_needs"] = (task_id("06_sky", channel.name, sky.obsid, sky.exp),)
-                by_hand, facts = marks.of(stage, channel.name, exposure)
+                by_hand, facts = self.marks.of(stage, channel.name, exposure)
                 if facts:
                     more["facts"] = facts
                 self._add(
