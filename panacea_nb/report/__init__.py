@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import unneeded  # noqa: F401 - before anything imports nbformat
 from .share import share
 from .site import build
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .. import unneeded  # noqa: F401 - before anything imports nbformat
 from ..errors import PanaceaError
 from ..products import image
 from . import files, fingerprint, notebooks, staging, status, supervise
