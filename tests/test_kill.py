@@ -79,8 +79,8 @@ def of_kind(token: str, kind: str) -> list[int]:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             words = process.cmdline()
-            # A forked kernel looks like the process that it was forked from.
-            forked = kind == "kernel" and words[-1:] == [FORKS] and process.parent().cmdline()[-1:] == [FORKS]
+            # A forked kernel looks like the process that it was forked from, but leads a group of its own.
+            forked = kind == "kernel" and FORKS in words and os.getpgid(pid) == pid
             if forked or (PATTERNS[kind] in " ".join(words) and words[0] != "bash"):
                 found.append(pid)
     return found

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import toy_workflow as toy
 
-from panacea_nb.workflow import forked, kernel, scratch, worker
+from panacea_nb.workflow import forked, kernel, scratch, warm, worker
 from panacea_nb.workflow.lock import process_start
 from panacea_nb.workflow.status import State
 
@@ -40,7 +42,7 @@ def execute(tmp_path, monkeypatch):
     def run(mode: str, *cells: str, **variables: str):
         from papermill import execute_notebook
 
-        monkeypatch.setenv(forked.VARIABLE, mode)
+        monkeypatch.setenv(warm.KERNELS, mode)
         folder = scratch.root() / f"pnb-test-{os.getpid()}-{len(made)}"
         made.append(folder)
         session = run.session = kernel.Session(folder, variables)
@@ -84,7 +86,7 @@ def test_forked_and_plain_kernels_give_the_same_and_are_as_private(execute):
 
 
 def test_a_worker_that_was_made_ready_forks_its_first_kernel(execute, monkeypatch):
-    for name in (forked.VARIABLE, *kernel._THREADS):  # with threads of its own it could not be forked
+    for name in (warm.KERNELS, *warm._THREADS):  # with threads of its own it could not be forked
         monkeypatch.delenv(name, raising=False)
     worker.make_ready()
     assert forked._server.ready()
@@ -127,17 +129,96 @@ def test_kernel_and_server_end_with_their_worker(tmp_path):
     path = os.pathsep.join([str(Path(toy.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
     worker = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": path, forked.VARIABLE: "fork"},
+        env={**os.environ, "PYTHONPATH": path, warm.KERNELS: "fork"},
     )  # fmt: skip
     pids = [int(word) for word in worker.stdout.readline().split()]
     time.sleep(1.0)  # the kernel begins to watch its parent when it is up
     assert all(process_start(pid) for pid in pids)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
+    assert gone(pids) == []
+
+
+POOL = """import os, subprocess, sys, time
+from pathlib import Path
+from panacea_nb.workflow import warm
+process = warm.start(Path(sys.argv[1]))
+workers = [subprocess.Popen([sys.executable, sys.argv[2], str(number)]) for number in range(2)]
+print(process.pid, *[worker.pid for worker in workers], flush=True)
+time.sleep(60)
+"""
+ASKING = """import sys, time
+from pathlib import Path
+from panacea_nb.workflow import forked, kernel
+folder = Path(__file__).parent / f"k{sys.argv[1]}"
+folder.mkdir()
+environment = kernel.private_environment(folder, {})
+server = forked.server(environment)
+warm = server.fork(folder, ["-f", str(folder / "kernel.json")], environment, str(folder))
+told = folder / "told"
+told.write_text(f"{type(server).__name__} {server.pid} {warm.pid}")
+told.rename(folder / "pids")
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """A pool of two workers that share the node's warm process: its process and the ids of all others."""
+    for name, text in (("pool.py", POOL), ("worker.py", ASKING)):
+        (tmp_path / name).write_text(text)
+    with tempfile.TemporaryDirectory(prefix="pnb-", dir=scratch.root()) as folder:
+        path = os.pathsep.join([str(Path(toy.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, str(tmp_path / "pool.py"), folder, str(tmp_path / "worker.py")], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": path, warm.KERNELS: "fork"},
+        )  # fmt: skip
+        warm_pid, *workers = [int(word) for word in process.stdout.readline().split()]
+        deadline = time.monotonic() + 60
+        places = [tmp_path / f"k{number}" / "pids" for number in range(2)]
+        while not all(place.exists() for place in places):
+            assert time.monotonic() < deadline, "the workers got no kernels"
+            time.sleep(0.1)
+        time.sleep(1.0)  # kernels begin to watch their parents when they are up
+        kinds, *pids = zip(*(place.read_text().split() for place in places), strict=True)
+        assert kinds == ("NodeServer", "NodeServer")
+        servers, kernels = ([int(pid) for pid in some] for some in pids)
+        yield process, warm_pid, workers, servers, kernels
+        for pid in (process.pid, *workers):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def gone(pids: list[int]) -> list[int]:
+    """Those that still live after ten seconds."""
     deadline = time.monotonic() + 10
     while any(process_start(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not [pid for pid in pids if process_start(pid)]
+    return [pid for pid in pids if process_start(pid)]
+
+
+def test_workers_of_a_node_share_one_warm_process_and_each_has_its_own_copy(pool):
+    _, warm_pid, workers, servers, kernels = pool
+    everybody = [warm_pid, *workers, *servers, *kernels]
+    assert len(set(everybody)) == 7
+    assert all(process_start(pid) for pid in everybody)
+    os.kill(workers[0], signal.SIGKILL)
+    assert gone([servers[0], kernels[0]]) == []
+    assert all(process_start(pid) for pid in (warm_pid, workers[1], servers[1], kernels[1]))
+
+
+def test_what_a_pool_started_warm_ends_with_it(pool):
+    process, warm_pid, _, servers, kernels = pool
+    process.kill()
+    assert gone([warm_pid, *servers, *kernels]) == []
+
+
+def test_without_the_node_s_warm_process_a_worker_starts_its_own(execute, monkeypatch, tmp_path):
+    monkeypatch.setenv(warm.VARIABLE, str(tmp_path / "nobody"))
+    _, session = execute("fork", "1")
+    assert session.warm
+    assert type(forked._server) is forked.ForkServer
 
 
 def test_a_dead_server_is_replaced_by_plain_kernels_or_a_new_one(execute):
@@ -149,7 +230,7 @@ def test_a_dead_server_is_replaced_by_plain_kernels_or_a_new_one(execute):
 
 
 def test_a_run_with_warm_kernels_is_as_strict_and_leaves_the_same_products(tmp_path, monkeypatch):
-    monkeypatch.setenv(forked.VARIABLE, "fork")
+    monkeypatch.setenv(warm.KERNELS, "fork")
     options = {"trouble.02_mid-uv": "os_exit", "sides": "uv", "until": "02"}
     outcome = toy.reduce(tmp_path / "out", options=options)
     assert outcome.records["01_base-uv"].state is State.SUCCEEDED

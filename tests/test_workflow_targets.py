@@ -11,7 +11,7 @@ import toy_workflow as toy
 from raw_factory import Obs, calibrations, write_night
 
 from panacea_nb.products.layout import Layout
-from panacea_nb.workflow import driver, forked, notebooks, plan, runs, stages, status
+from panacea_nb.workflow import driver, notebooks, plan, runs, stages, status, warm
 from panacea_nb.workflow.driver import INCOMPLETE
 from panacea_nb.workflow.fingerprint import DigestCache, Fingerprinter
 from panacea_nb.workflow.graph import Task
@@ -172,7 +172,7 @@ def toy_run(out: Path, options: dict[str, str]) -> driver.Outcome:
 
     table = (*toy.TABLE[:-1], COMBINE, toy.TABLE[-1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(forked.VARIABLE, "plain")  # notebooks of a second gain nothing from a warm kernel
+        patch.setenv(warm.KERNELS, "plain")  # notebooks of a second gain nothing from a warm kernel
         return runs.reduce(
             toy.definition_of(out, 0, options), dataclasses.replace(settings, planner=planner, table=table)
         )

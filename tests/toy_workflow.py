@@ -16,7 +16,7 @@ from pathlib import Path
 
 from panacea_nb.errors import PanaceaError
 from panacea_nb.products.layout import Layout
-from panacea_nb.workflow import driver, forked, runs
+from panacea_nb.workflow import driver, runs, warm
 from panacea_nb.workflow.plan import Plan, Task, task_id
 from panacea_nb.workflow.rundef import RunDefinition
 from panacea_nb.workflow.stages import CHANNEL, EXPOSURE, NIGHT, Stage
@@ -162,14 +162,14 @@ def settings_of(output: Path, options: dict[str, str]) -> driver.Settings:
 def reduce(output: Path, jobs: int = 0, options: dict[str, str] | None = None) -> driver.Outcome:
     """Reduce the toy night in this process."""
     options = options or {}
-    before = os.environ.get(forked.VARIABLE)
+    before = os.environ.get(warm.KERNELS)
     # Notebooks of a second gain nothing from a warm kernel, whose imports take longer.
-    os.environ[forked.VARIABLE] = before or "plain"
+    os.environ[warm.KERNELS] = before or "plain"
     try:
         return runs.reduce(definition_of(output, jobs, options), settings_of(output, options))
     finally:
         if before is None:
-            del os.environ[forked.VARIABLE]
+            del os.environ[warm.KERNELS]
 
 
 if __name__ == "__main__":

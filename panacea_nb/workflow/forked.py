@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,18 +22,17 @@ from typing import Any
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from . import scratch
+from . import warm
 from .forkserver import EXIT_NAME
 from .lock import process_start
 
-VARIABLE = "PANACEA_NB_KERNEL"  # fork or plain
 _WARM_UP = 120.0  # s: imports from a cold network disk
 _ANSWER = 10.0  # s in which a fork must have happened
 _LOOK = 0.004  # s between two looks at a kernel that is about to end
 
 
 class ForkServer:
-    """The warm process of this worker.
+    """The warm process of this worker, started by it.
 
     Parameters
     ----------
@@ -41,23 +41,34 @@ class ForkServer:
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self._pending = b""
-        self._ready = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "panacea_nb.workflow.forkserver"],
+            [sys.executable, "-m", warm.MODULE],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd="/",
         )  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._begin(self.process.stdin.fileno(), self.process.stdout.fileno())
+
+    def _begin(self, requests: int, replies: int) -> None:
+        self.pid = 0  # known when it is ready
+        self._requests, self._replies = requests, replies
+        self._pending = b""
+        self._ready = False
         self._deadline = time.monotonic() + _WARM_UP
+
+    def alive(self) -> bool:
+        """Whether it can still answer."""
+        return self.process.poll() is None
 
     def ready(self, *, wait: bool = False) -> bool:
         """Whether it has imported everything and can fork; ``wait`` waits for that."""
         if not self._ready:
             answer = self._answer(max(0.0, self._deadline - time.monotonic()) if wait else 0.0)
             if answer is not None:
-                self._ready = bool(answer.get("ready"))
+                self._ready, self.pid = bool(answer.get("ready")), int(answer.get("pid", 0))
                 if not self._ready:
                     self.stop()
-        return self._ready and self.process.poll() is None
+        return self._ready and self.alive()
 
     def fork(self, folder: Path, arguments: list[str], environment: dict[str, str], cwd: str) -> ForkedKernel:
         """A kernel forked from the warm process.
@@ -68,9 +79,9 @@ class ForkServer:
             If the server does not answer any more.
         """
         order = {"folder": str(folder), "arguments": arguments, "env": environment, "cwd": cwd}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        self.process.stdin.flush()
+        message = json.dumps(order).encode() + b"\n"
+        while message:
+            message = message[os.write(self._requests, message) :]
         answer = self._answer(_ANSWER)
         if answer is None or "pid" not in answer:
             self.stop()
@@ -81,6 +92,7 @@ class ForkServer:
         """End the server; a kernel that it forked ends with it."""
         self.process.kill()
         self.process.wait()
+        self._requests = self._replies = -1
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -88,21 +100,47 @@ class ForkServer:
 
     def _answer(self, seconds: float) -> dict[str, Any] | None:
         """The next line that the server sends; None when it sends none in time or is dead."""
-        assert self.process.stdout is not None
-        if self.process.stdout.closed:
+        if self._replies < 0:
             return None
-        handle = self.process.stdout.fileno()
         deadline = time.monotonic() + seconds
         while b"\n" not in self._pending:
             left = max(0.0, deadline - time.monotonic())
-            if not select.select([handle], [], [], left)[0]:
+            if not select.select([self._replies], [], [], left)[0]:
                 return None
-            block = os.read(handle, 1 << 16)
+            block = os.read(self._replies, 1 << 16)
             if not block:
                 return None
             self._pending += block
         line, _, self._pending = self._pending.partition(b"\n")
         return json.loads(line)
+
+
+class NodeServer(ForkServer):
+    """A copy of the node's warm process, for this worker alone; it ends when the connection does.
+
+    Parameters
+    ----------
+    connection : socket
+        From `panacea_nb.workflow.warm.connect`.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._begin(connection.fileno(), connection.fileno())
+
+    def alive(self) -> bool:
+        """Whether it can still answer."""
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """End the connection, and with it the server and its kernel."""
+        self._requests = self._replies = -1
+        self._connection.close()
 
 
 class ForkedKernel:
@@ -170,29 +208,18 @@ class ForkProvisioner(LocalProvisioner):
 _server: ForkServer | None = None
 
 
-def wanted() -> bool:
-    """Whether kernels are to be forked: on Linux, unless ``PANACEA_NB_KERNEL=plain``."""
-    default = "fork" if sys.platform.startswith("linux") else "plain"
-    return os.environ.get(VARIABLE, default) == "fork"
-
-
 def server(environment: dict[str, str], *, wait: bool = False) -> ForkServer | None:
     """The warm process of this worker when it is ready; the first call starts it, and only ``wait`` waits for it."""
     global _server
-    if not wanted():
+    if not warm.wanted():
         return None
-    if _server is not None and _server.process.poll() is not None:
+    if _server is not None and not _server.alive():
         stop()
     if _server is None:
-        fonts = scratch.font_cache()
-        # Without what belongs to the task that happens to be the first.
-        private = ("XDG_", "JUPYTER_", "IPYTHON", "PANACEA_NB_STAGING", "PANACEA_NB_TOKEN")
-        own = {name: value for name, value in environment.items() if not name.startswith(private)}
-        own["TMPDIR"] = str(scratch.root())
-        if fonts is not None:
-            own["MPLCONFIGDIR"] = str(fonts)
-        _server = ForkServer(own)
-    return _server if _server.ready(wait=wait or os.environ.get(VARIABLE) == "fork") else None
+        connection = warm.connect()
+        own = ForkServer(warm.server_environment(environment)) if connection is None else None
+        _server = own or NodeServer(connection)
+    return _server if _server.ready(wait=wait or os.environ.get(warm.KERNELS) == "fork") else None
 
 
 def stop() -> None:

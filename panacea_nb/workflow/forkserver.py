@@ -1,7 +1,9 @@
 """A process that has imported what every notebook imports, and forks a kernel from it on request.
 
-Run as ``python -m panacea_nb.workflow.forkserver`` by `panacea_nb.workflow.forked`, one per worker.  It stays
-single-threaded, ends when its worker does, and writes the exit code of every kernel where the worker looks for it.
+Run as ``python -m panacea_nb.workflow.forkserver`` by `panacea_nb.workflow.forked`, for one worker, or with the number of a
+listening socket by `panacea_nb.workflow.warm`, for all workers of a node: each that connects is served by a copy.  It stays
+single-threaded, ends when its worker does (or the pool of workers), and writes the exit code of every kernel where the worker
+looks for it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -74,12 +77,31 @@ def main() -> None:
     threads = _threads()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that all kernels share
-    _reply(replies, {"ready": threads == 1, "threads": threads})
+    if len(sys.argv) > 1:
+        if threads == 1:
+            _serve_node(socket.socket(fileno=int(sys.argv[1])), requests)
+        return
+    _reply(replies, {"ready": threads == 1, "threads": threads, "pid": os.getpid()})
     if threads == 1:
-        _serve(requests, replies)
+        _serve(requests, replies, requests)
 
 
-def _serve(requests: int, replies: int) -> None:
+def _serve_node(listener: socket.socket, lifeline: int) -> None:
+    """Give every worker that connects a copy of this process, until ``lifeline``, on which nobody writes, is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a copy ended
+    while lifeline not in select.select([listener, lifeline], [], [])[0]:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            worker = connection.detach()
+            _reply(worker, {"ready": True, "threads": 1, "pid": os.getpid()})
+            _serve(worker, worker, lifeline)
+            os._exit(0)
+        connection.close()
+
+
+def _serve(requests: int, replies: int, lifeline: int) -> None:
+    """Fork kernels for one worker, until it is gone or ``lifeline`` is closed."""
     kernels: dict[int, str] = {}
     pending = b""
     ended, told = os.pipe()
@@ -87,9 +109,11 @@ def _serve(requests: int, replies: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # so that nobody waits for a look at the children
     while True:
-        heard = select.select([requests, ended], [], [])[0]
+        heard = select.select([requests, ended, lifeline], [], [])[0]
         if ended in heard:
             os.read(ended, 1 << 10)
+        if lifeline in heard and lifeline != requests:
+            break
         if requests in heard:
             block = os.read(requests, 1 << 16)
             if not block:
@@ -102,7 +126,7 @@ def _serve(requests: int, replies: int) -> None:
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    for handle in (requests, replies, ended, told):
+                    for handle in {requests, replies, lifeline, ended, told}:
                         os.close(handle)
                     _become_kernel(order)
                 with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
 from ..errors import PanaceaError
-from . import forked, processes, scratch
+from . import forked, scratch, warm
 
 ENGINE = "panacea_nb"
 START_ATTEMPTS = 3
@@ -37,22 +37,10 @@ START_TIMEOUT = 120.0  # s: importing ipykernel from a cold network disk
 _RECONNECT = 10  # ms between two tries to reach sockets that the kernel has not opened yet; ZeroMQ's own are 100
 _OUTPUTS = 0.02  # s: without an answer on the channel of outputs it was not connected when the kernel was asked
 _END = 5.0  # s that a killed kernel may take to give back its memory
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class KernelStartError(PanaceaError):
     """No kernel could be started; nothing of the notebook has run."""
-
-
-def shared_environment() -> dict[str, str]:
-    """What all kernels of this worker, and the process they are forked from, have in their environment."""
-    return {
-        **os.environ,
-        **dict.fromkeys(_THREADS, "1"),
-        "PYTHONPATH": processes.python_path(),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "JUPYTER_PLATFORM_DIRS": "1",
-    }
 
 
 def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
@@ -73,7 +61,7 @@ def private_environment(folder: Path, variables: dict[str, str]) -> dict[str, st
         for known in fonts.glob("fontlist*.json"):
             shutil.copy(known, folder / "mpl" / known.name)
     environment = {
-        **shared_environment(),
+        **warm.shared_environment(),
         **{name: str(folder / place) for name, place in places.items()},
         **variables,
     }
@@ -234,10 +222,10 @@ def start_kernel(client: PapermillNotebookClient, session: Session) -> None:
         folder.mkdir(mode=0o700, parents=True)
         client.km = PrivateKernelManager(folder)
         environment = private_environment(folder, session.variables)
-        warm = forked.server(environment) if attempt == 0 else None
-        if warm is not None:
-            client.km.fork_from(warm)
-        session.warm = warm is not None
+        server = forked.server(environment) if attempt == 0 else None
+        if server is not None:
+            client.km.fork_from(server)
+        session.warm = server is not None
         try:
             client.start_new_kernel(env=environment, cwd=str(folder / "tmp"))
             session.pid = getattr(client.km.provisioner, "pid", 0) or 0

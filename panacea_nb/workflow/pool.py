@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PanaceaError, RequestError
-from . import containers, files, node, processes
+from . import containers, files, node, processes, warm
 from .sites import Site
 from .worker import Order, make_ready, run_task
 
@@ -186,7 +186,7 @@ class ParslEngine:
             environment = {**processes.environment(self._token)}
             if place.scratch is not None:
                 environment["TMPDIR"] = str(place.scratch.parent)
-            for name in (_KERNELS,) if inside else (_KERNELS, "PYTHONPATH"):
+            for name in (warm.KERNELS,) if inside else (warm.KERNELS, "PYTHONPATH"):
                 if os.environ.get(name):
                     environment[name] = os.environ[name]
             words = containers.command(
@@ -355,9 +355,6 @@ class ParslEngine:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-_KERNELS = "PANACEA_NB_KERNEL"  # how kernels are started; see `panacea_nb.workflow.forked`
 
 
 def setup_lines(site: Site) -> list[str]:

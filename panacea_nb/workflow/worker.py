@@ -112,9 +112,9 @@ def staging_root(night_dir: Path) -> Path:
 
 def make_ready() -> None:
     """Have loaded in this process what every task needs, and its warm process ready: before its first task, which would wait."""
-    from . import forked, kernel
+    from . import forked, kernel, warm  # noqa: F401 - the kernel's imports, while the warm process is at its own
 
-    forked.server(kernel.shared_environment(), wait=True)
+    forked.server(warm.shared_environment(), wait=True)
 
 
 def run_task(order_values: dict[str, Any]) -> dict[str, Any]:
