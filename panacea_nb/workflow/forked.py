@@ -40,6 +40,8 @@ class ForkServer:
         Of the process; kernels get their own.
     """
 
+    ahead = False  # whether it was started so long before it is asked that to wait for it is quicker than a plain kernel
+
     def __init__(self, environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", warm.MODULE],
@@ -123,6 +125,8 @@ class NodeServer(ForkServer):
     connection : socket
         From `panacea_nb.workflow.warm.connect`.
     """
+
+    ahead = True
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -209,7 +213,7 @@ _server: ForkServer | None = None
 
 
 def server(environment: dict[str, str], *, wait: bool = False) -> ForkServer | None:
-    """The warm process of this worker when it is ready; the first call starts it, and only ``wait`` waits for it."""
+    """The warm process of this worker when it is ready; the first call starts it, and ``wait`` waits for it in any case."""
     global _server
     if not warm.wanted():
         return None
@@ -219,7 +223,7 @@ def server(environment: dict[str, str], *, wait: bool = False) -> ForkServer | N
         connection = warm.connect()
         own = ForkServer(warm.server_environment(environment)) if connection is None else None
         _server = own or NodeServer(connection)
-    return _server if _server.ready(wait=wait or os.environ.get(warm.KERNELS) == "fork") else None
+    return _server if _server.ready(wait=wait or _server.ahead or os.environ.get(warm.KERNELS) == "fork") else None
 
 
 def stop() -> None:

@@ -25,7 +25,6 @@ PRELOAD = (
     "numpy",
     "scipy.ndimage",
     "scipy.optimize",
-    "scipy.signal",
     "scipy.interpolate",
     "astropy.io.fits",
     "astropy.table",
