@@ -86,7 +86,7 @@ def test_forked_and_plain_kernels_give_the_same_and_are_as_private(execute):
 
 
 def test_a_worker_that_was_made_ready_forks_its_first_kernel(execute, monkeypatch):
-    for name in (warm.KERNELS, *warm._THREADS):  # with threads of its own it could not be forked
+    for name in (warm.KERNELS, *warm.THREADS):  # with threads of its own it could not be forked
         monkeypatch.delenv(name, raising=False)
     worker.make_ready()
     assert forked._server.ready()

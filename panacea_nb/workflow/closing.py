@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import PanaceaError
 from ..products.layout import Layout
-from . import processes
+from . import processes, warm
 
 
 class ReportError(PanaceaError):
@@ -44,7 +44,8 @@ def build_report(layout: Layout, token: str, stopped: Callable[[], bool]) -> Pat
         return None
     command = [sys.executable, "-m", "panacea_nb", "report", "-d", layout.night, "--output", str(layout.output)]
     command += ["--tag", layout.tag] if layout.tag else []
-    environment = {**os.environ, **processes.environment(token), "PYTHONPATH": processes.python_path()}
+    single = dict.fromkeys(warm.THREADS, "1")  # so that it may fork its helpers
+    environment = {**os.environ, **single, **processes.environment(token), "PYTHONPATH": processes.python_path()}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

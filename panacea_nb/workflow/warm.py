@@ -17,7 +17,7 @@ from . import processes, scratch
 KERNELS = "PANACEA_NB_KERNEL"  # how kernels are started: fork or plain
 VARIABLE = "PANACEA_NB_WARM"  # where workers reach the warm process of their node
 MODULE = "panacea_nb.workflow.forkserver"
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 # What belongs to the task that happens to be the first.
 _PRIVATE = ("XDG_", "JUPYTER_", "IPYTHON", "PANACEA_NB_STAGING", "PANACEA_NB_TOKEN")
 _QUEUE = 256  # workers that may ask while it is still busy with its imports
@@ -33,7 +33,7 @@ def shared_environment() -> dict[str, str]:
     """What all kernels of this node, and the process they are forked from, have in their environment."""
     return {
         **os.environ,
-        **dict.fromkeys(_THREADS, "1"),
+        **dict.fromkeys(THREADS, "1"),
         "PYTHONPATH": processes.python_path(),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JUPYTER_PLATFORM_DIRS": "1",
