@@ -1,9 +1,9 @@
 """``make crash-test``: kill -9 at random moments, hundreds of times, of all kinds of processes of small nights.
 
-Besides single processes the whole run is killed at once, as the end of a container or a node does it, and with ``power`` what was
-not yet on the disk is lost as well (see `powerloss`).  After each kill whatever claims success must be right, after the end of a
-killed driver nobody of its run may live, and each night must at last, run again as often as needed, have the products of an
-undisturbed one and nothing else.
+Besides single processes (``warm``: those that kernels are forked from) the whole run is killed at once, as the end of a container
+or a node does it, and with ``power`` what was not yet on the disk is lost as well (see `powerloss`).  After each kill whatever
+claims success must be right, after the end of a killed driver nobody of its run may live, and each night must at last, run again
+as often as needed, have the products of an undisturbed one and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from test_kill import check_finished, check_records, gone, of_kind, start, token
 from panacea_nb.products.layout import Layout
 from panacea_nb.workflow import lock, processes
 
-KINDS = ("driver", "worker", "kernel", "pool", "interchange", "container", "power")
+KINDS = ("driver", "worker", "kernel", "warm", "pool", "interchange", "container", "power")
 PAUSE = 2.0  # s at most between two kills
 END = 600.0  # s; a pool killed before it was heard of is given up after three minutes
 AT_WORK, START = 0.7, 60.0  # share of the runs that are struck when tasks are running, and s to wait for that
@@ -41,7 +41,8 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
     left_behind: set[Path] = set()
     for starts in range(1, 1000):
         kind = ""
-        driver = start(out, 2, kernels=chance.choice(("plain", "fork")), environment=powerloss.watched(dict(os.environ), journal))
+        kernels = chance.choice(("plain", "fork"))
+        driver = start(out, 2, kernels=kernels, environment=powerloss.watched(dict(os.environ), journal))
         token = token_of(out, driver)
         scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
         if chance.random() < AT_WORK:
@@ -52,7 +53,7 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
             time.sleep(chance.uniform(0.0, PAUSE))
             if total(struck) >= wanted or driver.poll() is not None:
                 break
-            kind = chance.choice(kinds)
+            kind = chance.choice([name for name in kinds if (name, kernels) != ("warm", "plain")] or ["driver"])
             if kind in ("container", "power"):
                 killed = kill_all(driver, token)
                 left_behind.add(Path(scratch))  # nobody is there to remove it before the next run

@@ -100,11 +100,10 @@ def _succeeded(record: Path) -> bool:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_blocks * 512
-        except OSError:
-            continue
+    for here, _, names in os.walk(folder):  # it passes over folders that are gone when it comes to them
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(here, name)).st_blocks * 512
     return total
 
 
@@ -118,10 +117,13 @@ def reduce(root: Path, night: str, sides: str, out: Path, watch: Watch | None = 
     environment = os.environ | {MARK: mark, "TMPDIR": str(scratch)}
     with (root / f"{night}.log").open("w") as log:
         run = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        while run.poll() is None:
-            if watch is not None:
-                watch.look(mark, out / "NIGHTS" / night / "status", scratch)
-            time.sleep(STEP)
+        try:
+            while run.poll() is None:
+                if watch is not None:
+                    watch.look(mark, out / "NIGHTS" / night / "status", scratch)
+                time.sleep(STEP)
+        finally:
+            run.kill()  # what else it started ends with it
     if run.returncode != 0:
         raise AssertionError(f"{night} ended with {run.returncode}: {(root / f'{night}.log').read_text()[-2000:]}")
     time.sleep(STEP)

@@ -80,8 +80,8 @@ def of_kind(token: str, kind: str) -> list[int]:
             process = psutil.Process(pid)
             words = process.cmdline()
             # A forked kernel looks like the process that it was forked from, but leads a group of its own.
-            forked = kind == "kernel" and FORKS in words and os.getpgid(pid) == pid
-            if forked or (PATTERNS[kind] in " ".join(words) and words[0] != "bash"):
+            kernel_or_warm = FORKS in words and kind == ("kernel" if os.getpgid(pid) == pid else "warm")
+            if kernel_or_warm or (kind in PATTERNS and PATTERNS[kind] in " ".join(words) and words[0] != "bash"):
                 found.append(pid)
     return found
 
