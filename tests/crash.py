@@ -24,7 +24,7 @@ from pathlib import Path
 import powerloss
 import psutil
 import toy_workflow as toy
-from test_kill import check_finished, check_records, gone, of_kind, start, token_of, worker_of
+from test_kill import check_finished, check_records, gone, of_kind, semaphores, start, worker_of
 
 from panacea_nb.products.layout import Layout
 from panacea_nb.workflow import lock, processes
@@ -43,8 +43,14 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
         kind = ""
         kernels = chance.choice(("plain", "fork"))
         driver = start(out, 2, kernels=kernels, environment=powerloss.watched(dict(os.environ), journal))
-        token = token_of(out, driver)
-        scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
+        owner = owner_of(out, driver)
+        if owner is None:  # all was done before the last kill, and this run was over before its lock was seen
+            text, _ = driver.communicate(timeout=END)
+            assert driver.returncode == 0, text
+            check_finished(out)
+            assert not [path for path in left_behind if path.exists()]
+            return starts
+        token, scratch = owner.token, owner.scratch
         if chance.random() < AT_WORK:
             deadline = time.monotonic() + START
             while not worker_of(out) and driver.poll() is None and time.monotonic() < deadline:
@@ -78,6 +84,18 @@ def one_night(out: Path, chance: random.Random, struck: Counter, wanted: int, ki
     raise AssertionError("the night does not come to an end")
 
 
+def owner_of(out: Path, driver: subprocess.Popen) -> lock.Owner | None:
+    """Who holds the lock, as soon as it is this driver; None when the driver ends first."""
+    while True:
+        ended = driver.poll() is not None
+        owner = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir)
+        if owner is not None and owner.pid == driver.pid:
+            return owner
+        if ended:
+            return None
+        time.sleep(0.01)
+
+
 def sought(kind: str, driver: subprocess.Popen, out: Path, token: str) -> list[int]:
     """Processes of a kind; workers at work and kernels are there for a second at a time, so they are waited for."""
     if kind == "driver":
@@ -105,12 +123,16 @@ def kill(pid: int) -> bool:
 
 
 def kill_all(driver: subprocess.Popen, token: str) -> bool:
-    """Kill all of a run at once, also the process that would tidy up after it."""
+    """Kill all of a run at once, also the process that would tidy up after it; shared memory goes as it does with a container."""
     with contextlib.suppress(psutil.NoSuchProcess):
         everything = {child.pid for child in psutil.Process(driver.pid).children(recursive=True)}
+        held = semaphores([driver.pid, *everything])
         struck = kill(driver.pid)
         while everything := {*everything, *processes.of_run(token)}:
+            held |= semaphores(everything)
             everything = {pid for pid in everything if kill(pid) and _lives(pid)}
+        for path in held:
+            path.unlink(missing_ok=True)
         return struck
     return False
 

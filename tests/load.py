@@ -22,6 +22,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import psutil
+from test_kill import semaphores
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -50,9 +51,11 @@ class Watch:
     ----------
     done : tasks done at each look
     seen : values of each quantity at each look
+    semaphores : those that the run's processes had open
     """
 
     done: list[int] = field(default_factory=list)
+    semaphores: set[Path] = field(default_factory=set)
     seen: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
 
     def look(self, mark: str, status: Path, scratch: Path) -> None:
@@ -64,6 +67,7 @@ class Watch:
                     continue
                 memory = max(memory, process.memory_full_info().pss / 2**30)
                 files, count = max(files, process.num_fds()), count + 1
+                self.semaphores |= semaphores([process.pid])
             except (psutil.Error, OSError):
                 continue  # it has ended
         self.done.append(sum(_succeeded(path) for path in status.glob("*.json")))
@@ -107,11 +111,10 @@ def _size(folder: Path) -> int:
     return total
 
 
-def reduce(root: Path, night: str, sides: str, out: Path, watch: Watch | None = None) -> None:
+def reduce(root: Path, night: str, sides: str, out: Path, watch: Watch) -> None:
     """Reduce a night and look at it meanwhile; afterwards nothing of it may be left but its products."""
     mark, scratch = f"{os.getpid()}-{night}", root / "scratch"
     scratch.mkdir(exist_ok=True)
-    shared = set(os.listdir("/dev/shm"))
     command = [sys.executable, "-m", "panacea_nb", "reduce", "-d", night, "-s", sides, "--baseraw", str(root / "raw"),
                "--output", str(out), "--jobs", "2"]  # fmt: skip
     environment = os.environ | {MARK: mark, "TMPDIR": str(scratch)}
@@ -119,8 +122,7 @@ def reduce(root: Path, night: str, sides: str, out: Path, watch: Watch | None = 
         run = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             while run.poll() is None:
-                if watch is not None:
-                    watch.look(mark, out / "NIGHTS" / night / "status", scratch)
+                watch.look(mark, out / "NIGHTS" / night / "status", scratch)
                 time.sleep(STEP)
         finally:
             run.kill()  # what else it started ends with it
@@ -129,18 +131,9 @@ def reduce(root: Path, night: str, sides: str, out: Path, watch: Watch | None = 
     time.sleep(STEP)
     left = [p.pid for p in psutil.process_iter() if _carries(p, mark)]
     runs = [path.name for path in scratch.iterdir() if "jit" not in path.name and "mpl" not in path.name]  # caches stay
-    semaphores = set(os.listdir("/dev/shm")) - shared - _held()
-    if left or runs or semaphores:
-        raise AssertionError(f"{night} left behind: processes {left}, folders {runs}, semaphores {semaphores}")
-
-
-def _held() -> set[str]:
-    """Names in shared memory that some process still has open: other work on the machine has semaphores too."""
-    found = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            found |= {line.split("/dev/shm/")[1].split()[0] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
-    return found
+    held = [path.name for path in watch.semaphores if path.exists()]
+    if left or runs or held:
+        raise AssertionError(f"{night} left behind: processes {left}, folders {runs}, semaphores {held}")
 
 
 def _carries(process: psutil.Process, mark: str) -> bool:

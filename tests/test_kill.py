@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -108,10 +109,10 @@ def done(out: Path) -> list[str]:
     return [name for name, state in statuses(out).items() if state is State.SUCCEEDED]
 
 
-def semaphores(token: str) -> set[Path]:
-    """Named semaphores that processes of a run have open."""
+def semaphores(pids: Iterable[int]) -> set[Path]:
+    """Named semaphores that these processes have open."""
     found = set()
-    for pid in processes.of_run(token):
+    for pid in pids:
         with contextlib.suppress(OSError):
             lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
             found |= {Path(line.split()[-1]) for line in lines if "/dev/shm/sem." in line}
@@ -235,7 +236,7 @@ def test_a_run_leaves_no_temporary_files_and_no_semaphores(tmp_path, monkeypatch
         monkeypatch.setenv("TMPDIR", folder)
         driver = start(tmp_path, 2)
         token = token_of(tmp_path, driver)
-        held = wait_for(lambda: semaphores(token), 30, "the pool's semaphores")
+        held = wait_for(lambda: semaphores(processes.of_run(token)), 30, "the pool's semaphores")
         if killed:
             driver.kill()
         driver.communicate(timeout=60)
