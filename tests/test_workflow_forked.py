@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -101,6 +102,23 @@ def test_kernels_load_neither_debugger_nor_history(execute):
         loaded, history, source = outputs[2][0]["text"].split()
         assert (history, source) == ("False", "import")
     assert loaded == "False"
+
+
+ARRAYS = """
+import resource
+for _ in range(50):
+    bytearray(40 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these settings")
+def test_kernels_keep_the_memory_of_large_arrays_for_the_next():
+    pages = 50 * (40 << 20) // 4096
+    command = [sys.executable, "-c", ARRAYS]
+    environment = warm.server_environment(warm.shared_environment())
+    faults = int(subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60).stdout)
+    assert faults < pages // 5
 
 
 def test_exit_codes_of_forked_kernels_are_the_real_ones(execute):
