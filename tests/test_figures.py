@@ -141,7 +141,7 @@ def pixel_response() -> PixelFlat:
     data[200:220, 300:330] = 0.9
     defects = np.zeros(data.shape, bool)
     defects[10, 10:15] = True
-    return PixelFlat(data, defects, 0.0098)
+    return PixelFlat(data, defects, 0.0098, np.full(data.shape[1], 0.006, np.float32))
 
 
 def test_pixel_flat_says_scatter_and_finds_the_dust(shown):

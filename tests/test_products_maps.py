@@ -100,7 +100,7 @@ def bundle_file(tmp_path_factory):
         {"rms": 0.0213},
     )  # fmt: skip
     throughput = SimpleNamespace(relative=np.ones(trace.shape))
-    pixels = PixelFlat(np.ones((ny, nx), np.float32), np.zeros((ny, nx), bool), 0.01)
+    pixels = PixelFlat(np.ones((ny, nx), np.float32), np.zeros((ny, nx), bool), 0.01, np.zeros(nx))
     task = session.open(stage="04_flat", output=str(root), night="20250115", channel="orange")
     hdus = calibration_file(task, model, arc, throughput, pixels, 4.6, extraction, light, np.zeros((ny, nx)))
     with fits.open(write_fits(root / "cal.fits", hdus), memmap=False, lazy_load_hdus=False) as found:

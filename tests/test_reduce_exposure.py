@@ -62,13 +62,13 @@ def result(setup, frame):
     return extracted(setup, image, mask)
 
 
-def extracted(setup, image, mask, marked=None):
+def extracted(setup, image, mask, marked=None, flat_error=0.0):
     trace, wave, lsf, throughput = setup
     alive = np.ones(NF, bool)
     none = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
     return extract_exposure(
         image, mask, read_noise(image), nothing(image), fiber_model(trace, alive), none, wave, lsf, throughput, POSITIONS,
-        sky_lines=LINES, wander=np.array([[0.1, 0.1, 30.0]] * 2), marked=marked,
+        sky_lines=LINES, wander=np.array([[0.1, 0.1, 30.0]] * 2), flat_error=np.full(NX, flat_error), marked=marked,
     )  # fmt: skip
 
 
@@ -93,6 +93,20 @@ def test_samples_are_unbiased_with_their_errors(result, frame):
     assert (np.abs(pull[usable]) > 8).sum() == 0
     # One amplitude is fitted to each 6.8 pixels of a fibre: that much less than one is left of their scatter.
     assert result.chi == pytest.approx(np.sqrt(1 - 1 / SPACING), abs=0.03)
+
+
+def test_error_of_the_pixel_flat_is_in_the_variance_of_bright_light(setup, frame, result):
+    """A sample of A electrons on n pixels gets some A^2 / n of the relative variance of the flat; faint ones keep theirs."""
+    image, amplitude, _ = frame
+    known = extracted(setup, image * (1 + 0.02 * np.random.default_rng(5).standard_normal(image.shape)), 0 * np.uint8(image > 0),
+                      flat_error=0.02)  # fmt: skip
+    usable = (known.mask & (DQ.LOSTWEIGHT | DQ.SATURATED)) == 0
+    bright = usable & (amplitude > np.percentile(amplitude, 98))
+    pull = (known.extraction.amplitude - amplitude) / np.sqrt(known.extraction.variance)
+    assert np.std(pull[bright]) == pytest.approx(1.0, abs=0.1)
+    more = known.extraction.variance / result.extraction.variance
+    assert np.median(more[bright]) > 1.1
+    assert np.median(more[usable & (amplitude < np.median(amplitude))]) < 1.02
 
 
 def test_cosmic_rays_on_fibres_are_found(result, frame, setup):

@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from panacea_nb.reduce.extract import extract
 from panacea_nb.reduce.flat import (
+    LAMP_KNOTS,
     convolved_rows,
     fiber_mean,
     gaussian_kernel,
@@ -153,6 +154,8 @@ def lamp(wave, lsf, alive, truth):
     trace = traces(NF, NX)
     ny = rows_of(trace)
     pixels = 1 + 0.01 * rng.normal(size=(ny, NX))
+    columns = 0.003 * rng.normal(size=(2, NX))  # of either amplifier
+    pixels *= 1 + np.repeat(columns, [ny // 2, ny - ny // 2], axis=0)
     spot = (int(trace[25, 200]), 200)
     pixels[spot[0] - 1 : spot[0] + 3, 198:203] *= 0.85
     cold = (int(round(trace[12, 300])), 300)
@@ -161,13 +164,16 @@ def lamp(wave, lsf, alive, truth):
     light = paint(trace, amplitude, ny)
     image = sum(expose(rng, light * pixels) for _ in range(4)) / 4
     variance = amplitude / 4 + 30
-    data = amplitude + np.sqrt(variance) * rng.normal(size=amplitude.shape)
-    throughput = measure_throughput(data, variance, np.ones(data.shape, bool), wave, lsf, alive)
+    seen = 1 + np.where(trace < ny // 2, columns[0], columns[1])
+    data = amplitude * seen + np.sqrt(variance) * rng.normal(size=amplitude.shape)
+    throughput = measure_throughput(
+        data, variance, np.ones(data.shape, bool), wave, lsf, alive, knots=LAMP_KNOTS
+    )
     model = fiber_model(trace, alive)
     flat = pixel_flat(
         image, read_noise(image), nothing(image), np.zeros_like(image), model, throughput, wave, lsf, n_frames=4
     )
-    return flat, pixels, light, spot, cold, model, image
+    return flat, pixels, light, spot, cold, model, image, columns
 
 
 def test_pixel_response_is_recovered(lamp):
@@ -181,6 +187,30 @@ def test_pixel_response_is_recovered(lamp):
     assert abs(error.mean()) < 3e-4
     assert np.corrcoef(flat.data[bright], pixels[bright])[0, 1] > 0.85
     assert flat.scatter == pytest.approx(0.01, abs=0.0025)
+
+
+def test_what_a_column_has_in_common_is_kept_whole(lamp):
+    """Not shrunk as a pixel is: many pixels show it, and the lamp's smooth spectrum does not take it away."""
+    flat, _, light, *_, columns = lamp
+    bright = light > 0.4 * light.max()
+    for true, rows in zip(columns, np.array_split(np.arange(light.shape[0]), 2), strict=True):
+        found = np.average(flat.data[rows], weights=bright[rows], axis=0) - 1
+        true, found = (a - gaussian_filter1d(a, 20.0) for a in (true, found))
+        assert (found * true).sum() / (true**2).sum() > 0.8
+
+
+def test_error_of_the_flat_is_what_its_bright_pixels_are_wrong_by(lamp):
+    flat, pixels, light, spot, cold, *_ = lamp
+    weight = light**2
+    weight[spot[0] - 4 : spot[0] + 6] = 0
+    weight[cold] = 0
+    error = flat.data - pixels / (1 + _slow(pixels - 1))
+    wrong = np.sqrt(np.average(error[:, 20:-20] ** 2, weights=weight[:, 20:-20]))
+    assert np.mean(flat.error) == pytest.approx(wrong, rel=0.15)
+
+
+def _slow(values):
+    return gaussian_filter1d(values, 20.0, axis=1)
 
 
 def test_dust_spot_keeps_its_depth(lamp):
@@ -199,7 +229,7 @@ def test_dead_pixel_is_a_defect_not_a_flat(lamp):
 
 def test_flat_makes_the_fibre_model_fit_better(lamp):
     """Chi-square of the lamp's pixels about the fibre model, with the flat and without."""
-    flat, _, light, _, _, model, image = lamp
+    flat, _, light, _, _, model, image, _ = lamp
     lit = (light > 0.2 * light.max()) & ~flat.defects
 
     def chi(frame):

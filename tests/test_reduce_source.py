@@ -25,10 +25,10 @@ def rows_of_lenslets(half: int) -> np.ndarray:
     return LENSLET_PITCH * np.column_stack([(x + 0.5 * (y % 2)).ravel(), y.ravel()])
 
 
-def light(x, y, fwhm, positions=POSITIONS):
+def light(x, y, fwhm, positions=POSITIONS, shear=(0.0, 0.0)):
     """Share of a source's light in each fibre and wavelength (nf, nw), without interpolation between nodes."""
     dx, dy = PATH.offset(WAVE, MIDDLE)
-    return lenslet_fractions(positions, x + dx, y + dy, fwhm * (WAVE / MIDDLE) ** EXPONENT, BETA).T
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm * (WAVE / MIDDLE) ** EXPONENT, BETA, shear=shear).T
 
 
 def field(rng, flux, x=0.4, y=-0.7, fwhm=1.4):
@@ -330,6 +330,32 @@ def test_what_neighbouring_fibres_share_is_in_the_error():
     assert np.array_equal(known.flux, plain.flux)
     assert np.std((known.flux - flux) / known.error) == pytest.approx(1.0, abs=0.05)
     assert np.std((plain.flux - flux) / plain.error) < 0.92
+
+
+def test_where_an_element_lies_between_samples_does_not_weight_it():
+    """A shape that is a little too narrow, and variances that change with the interpolation: no noise comes of the two."""
+    rng = np.random.default_rng(172)
+    gain = rng.uniform(0.6, 1.0, (NF, NW))
+    true, taken, flux = light(0.4, -0.7, 1.45), light(0.4, -0.7, 1.4), 4000.0
+    variance = NOISE**2 * (1 + true * flux / SKY) * gain
+    given = variance, np.full(true.shape, SKY), np.ones(true.shape, bool), None, None
+    known, plain = (extract_source(taken, true * flux, *given, *more) for more in ((gain,), ()))
+    assert np.std(np.diff(known.flux)) < 1e-5 * flux
+    assert np.std(np.diff(plain.flux)) > 3e-4 * flux
+    data = true * flux + np.sqrt(variance) * rng.normal(size=true.shape)
+    noisy = extract_source(taken, data, *given, gain)
+    assert np.std((noisy.flux - known.flux) / noisy.error) == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_share_of_light_that_no_model_explains_is_told():
+    """Of a star: none; of one whose image is elliptical: some per cent; of a faint one, whose noise hides it: none."""
+    rng = np.random.default_rng(173)
+    data, variance, sky, good, share = field(rng, 3e4)
+    assert search(data, variance, sky, good)[0].unexplained < 0.005
+    stretched = 3e4 * light(0.4, -0.7, 1.4, shear=(0.08, 0.0))
+    found = search(data - 3e4 * share + stretched, variance, sky, good)[0]
+    assert 0.01 < found.unexplained < 0.1
+    assert search(*field(rng, 40.0)[:4])[0].unexplained == 0.0
 
 
 def test_blobs_that_neighbours_share_are_no_source():

@@ -119,6 +119,7 @@ def own_cards(
             ("MOFBETA", source.beta, "Moffat exponent"),
             ("SEEEXP", source.exponent, "FWHM ~ wavelength**SEEEXP"),
             ("SRCCHI", source.chi, "reduced chi-square of the source model"),
+            ("SRCREST", 100 * source.unexplained, "[%] what it leaves in the fibres beyond noise"),
             ("SRCFIXED", source.fixed, "position given by the user"),
         ]
     second = result.companion

@@ -34,7 +34,7 @@ class Calibration:
     bad : (ny, nx) bool
     model : FiberModel; scatter : ScatterModel
     wavelength : (nf, nx) [A, air]; lsf : (nf, nx) sigma [px]
-    throughput : (nf, nx); flat : (ny, nx) pixel flat
+    throughput : (nf, nx); flat : (ny, nx) pixel flat; flat_error : (nx,), what it may be wrong by in a pixel
     profile_scale : float, K of the flux scale
     positions : (nf, 2) IFU arcsec
     """
@@ -48,6 +48,7 @@ class Calibration:
     lsf: np.ndarray
     throughput: np.ndarray
     flat: np.ndarray
+    flat_error: np.ndarray
     profile_scale: float
     positions: np.ndarray
 
@@ -110,10 +111,11 @@ def load(task: Task) -> Calibration:
     traced = _read(task, "02_trace", "trace", "coef", "alive", "sigmas", "weights")
     model, scatter = load_model(traced)
     waves = _read(task, "03_wavelength", "wavelength", "lsf")
-    flats = _read(task, "04_flat", "throughput", "pixelflat", "defects")
+    flats = _read(task, "04_flat", "throughput", "pixelflat", "pixelerror", "defects")
     return Calibration(
         bias, dark, bad | flats.flag("defects"), model, scatter, waves["wavelength"], waves["lsf"], flats["throughput"],
-        flats["pixelflat"], float(flats.meta["profile_scale"]), find_channel(task.channel).fiber_positions(),
+        flats["pixelflat"], flats["pixelerror"], float(flats.meta["profile_scale"]),
+        find_channel(task.channel).fiber_positions(),
     )  # fmt: skip
 
 

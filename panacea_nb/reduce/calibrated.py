@@ -119,7 +119,7 @@ class Rectified:
     skysub, sky, error : (nf, nw) [erg/s/cm2/A]; good : (nf, nw) bool; dq : (nf, nw) uint8
     correlation : (3,); shared : (nf, nw), error that all fibres share through the sky
     under : (nw,), light under a source where no sky was subtracted
-    coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
+    gain : (nf, nw), see `rectify`; coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
     positions : (nf, 2); alive : (nf,); refraction : Refraction; wave : first and last wavelength of the channel [A]
     meta : plain values of the sky stage
     """
@@ -135,6 +135,7 @@ class Rectified:
     correlation: np.ndarray
     shared: np.ndarray
     under: np.ndarray
+    gain: np.ndarray
     coupling: np.ndarray
     lsf: np.ndarray
     covariance: np.ndarray | None
@@ -238,7 +239,7 @@ def rectified(
     neighbours = neighbour_covariance(variance, usable, wavelength, grid) if covariance else None
     return Rectified(
         grid, factor, response, skysub, sky_flux, error, good, dq, even.correlation, np.sqrt(np.maximum(sky_var, 0)) * factor,
-        under, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive, refraction,
+        under, even.gain, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive, refraction,
         (facts.wave_min, facts.wave_max), sky.meta,
     )  # fmt: skip
 
@@ -258,7 +259,7 @@ def measured(even: Rectified, options: FluxOptions, air: Transmission | None = N
         positions, grid, np.where(good, skysub - even.under - beside, 0.0), variance * correlated, sky_flux + even.under, good,
         refraction, wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(even.meta["level_scatter"]),
     )  # fmt: skip
-    spectrum, shapes, limit = _spectrum(source, second, field, centre, even.shared, even.coupling)
+    spectrum, shapes, limit = _spectrum(source, second, field, centre, even.shared, (even.coupling, even.gain))
     own_light = skysub - beside if options.extraction == "aperture" else skysub
     spectrum, extraction = extract_as_asked(
         options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
@@ -332,21 +333,24 @@ def _spectrum(
     field: tuple,
     centre: float,
     shared: np.ndarray,
-    coupling: np.ndarray,
+    between: tuple[np.ndarray, np.ndarray],
 ):
-    """Spectrum of the source, or zeros; shapes; and the 5-sigma limit of a point source in mid-field."""
+    """Spectrum of the source, or zeros; shapes; and the 5-sigma limit of a point source in mid-field.
+
+    ``between`` is the coupling of the fibres and the gain of the interpolation.
+    """
     positions, grid, skysub, variance, sky, good, refraction = field
     data = (skysub, variance, sky, good)
     if source is None:
         zero = np.zeros(grid.size)
         blank = PointSource(0.0, 0.0, centre, 1.5, -0.2, 3.5, 0.0, {}, True, 0.0, zero[:1], zero[:1], zero[:1])
-        found = extract_source(source_shapes(blank, positions, grid, refraction), *data, shared, coupling)
+        found = extract_source(source_shapes(blank, positions, grid, refraction), *data, shared, *between)
         return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, _limit(found)
     shapes = source_shapes(source, positions, grid, refraction)
     if second is None:
-        spectrum = extract_source(shapes, *data, shared, coupling)
+        spectrum = extract_source(shapes, *data, shared, *between)
     else:
-        spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data, coupling)
+        spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data, *between)
     return spectrum, shapes, _limit(spectrum)
 
 

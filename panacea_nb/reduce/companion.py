@@ -103,6 +103,7 @@ def extract_pair(
     sky: np.ndarray,
     good: np.ndarray,
     coupling: np.ndarray | None = None,
+    gain: np.ndarray | None = None,
 ) -> tuple[ExtractedSpectrum, np.ndarray]:
     """Optimal extraction of two sources together: least squares with both shapes at every wavelength.
 
@@ -115,7 +116,7 @@ def extract_pair(
     spectrum of the first source, flux (nw,) of the second; 0 where nothing could be measured
     """
     usable = good & (variance > 0)
-    w = np.where(usable, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
+    w = np.where(usable, (1.0 if gain is None else gain) / np.where(variance > 0, variance, 1.0), 0.0)
     aa, bb, ab = ((w * p * q).sum(axis=0) for p, q in ((first, first), (second, second), (first, second)))
     determinant = aa * bb - ab**2
     known = determinant > 1e-6 * aa * bb
@@ -123,7 +124,7 @@ def extract_pair(
     # Weights of the samples in the first source's flux: what sums them also sums the sky.
     weights = np.where(known, w * (first * bb - second * ab) / safe, 0.0)
     flux = (weights * value).sum(axis=0)
-    own = np.maximum(bb, 0) / safe
+    own = np.where(usable, weights**2 * variance, 0.0).sum(axis=0)
     error = np.sqrt(np.maximum(own + coupled_variance(weights, variance, usable, coupling), MIN_COUPLED * own))
     error = np.where(known, error, 0.0)
     other = np.where(known, (w * (second * aa - first * ab) * value).sum(axis=0) / safe, 0.0)

@@ -84,6 +84,7 @@ def extract_exposure(
     *,
     sky_lines: np.ndarray,
     wander: np.ndarray,
+    flat_error: np.ndarray,
     templates=None,
     response=None,
     marked: tuple[np.ndarray, np.ndarray] | None = None,
@@ -99,6 +100,7 @@ def extract_exposure(
     wavelength, lsf, throughput : (nf, nx) of the calibrations
     positions : (nf, 2) [arcsec]
     wander : (2, 3), see `rowlevel.row_levels`
+    flat_error : (nx,), relative error of the pixel flat: it limits bright stars, and counts in weights and variances
     sky_lines : (n,) [A]; templates : see `zero_of`; response : see `zero_from_lines`
     marked : (ny, nx) bool twice, optional
         Pixels that are hit by cosmic rays, and pixels that are not, by hand.
@@ -155,7 +157,8 @@ def extract_exposure(
         cosmics = with_marks(cosmics | mask_spikes(spikes, image, expected, floor, background, moved), marked)
         # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
         light = np.where(model.alive[:, None], np.maximum(native + sure, 0), 0)
-        result = extract(image, noise, bad | cosmics, moved, background=background, light=light)
+        uncertain = np.sqrt(floor + (np.asarray(flat_error, np.float32) * expected) ** 2)
+        result = extract(image, uncertain, bad | cosmics, moved, background=background, light=light)
     if sky is not None:
         zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response)
         waves = corrected_wavelength(sky, zero)

@@ -14,6 +14,7 @@ from .extract import FiberModel
 from .spline import CommonSpectrum, fit_common
 
 KNOT_PIXELS = 1.0  # knots of a common spectrum, in native pixels
+LAMP_KNOTS = 2.0  # of a lamp with a continuum: nothing narrower than the line-spread function, so that columns are told from it
 THROUGHPUT_KNOTS = 14  # intervals of the smooth throughput of a fibre over the chip
 PIXEL_SCATTER = 0.015  # prior of the pixel-to-pixel response
 SMOOTH_COLUMNS = (
@@ -73,9 +74,9 @@ def smooth_rows(values: np.ndarray, weight: np.ndarray, design: np.ndarray) -> n
     return coef @ design.T
 
 
-def knot_step(wavelength: np.ndarray) -> float:
-    """Distance of knots [A] for a common spectrum of this wavelength map."""
-    return KNOT_PIXELS * float(np.median(np.diff(wavelength[wavelength.shape[0] // 2])))
+def knot_step(wavelength: np.ndarray, pixels: float = KNOT_PIXELS) -> float:
+    """Distance of knots [A] for a common spectrum of this wavelength map, where it is ``pixels`` native pixels."""
+    return pixels * float(np.median(np.diff(wavelength[wavelength.shape[0] // 2])))
 
 
 def measure_throughput(
@@ -88,6 +89,7 @@ def measure_throughput(
     *,
     rounds: int = 4,
     intervals: int = THROUGHPUT_KNOTS,
+    knots: float = KNOT_PIXELS,
 ) -> Throughput:
     """Split the spectra of a uniformly lit frame into one common spectrum and a smooth throughput of each fibre.
 
@@ -97,6 +99,8 @@ def measure_throughput(
     good : (nf, nx) bool
     wavelength : (nf, nx) [A]; lsf : (nf, nx) sigma [px]
     alive : (nf,) bool
+    intervals : of the smooth throughput over the chip
+    knots : distance of the common spectrum's knots [native pixels]
     """
     nf, nx = amplitude.shape
     dispersion = np.gradient(wavelength, axis=1)
@@ -106,7 +110,7 @@ def measure_throughput(
     relative = np.repeat((level / np.median(level[alive]))[:, None], nx, axis=1)
     relative[~alive] = 1.0
     design = smooth_design(nx, intervals)
-    step = knot_step(wavelength)
+    step = knot_step(wavelength, knots)
     limits = float(wavelength.min()), float(wavelength.max())
     spectrum = None
     model = np.ones_like(amplitude, dtype=float)
@@ -159,11 +163,13 @@ class PixelFlat:
     data : (ny, nx) float32, response of each pixel relative to its surroundings; 1 where it could not be measured
     defects : (ny, nx) bool, response beyond what a flat may correct
     scatter : float, robust RMS of the measured response
+    error : (nx,) float32, relative error that is left in the response of a pixel, by column, the pixels weighted with their light
     """
 
     data: np.ndarray
     defects: np.ndarray
     scatter: float
+    error: np.ndarray
 
 
 def pixel_flat(
@@ -181,7 +187,8 @@ def pixel_flat(
 
     The frame is divided by the image that the fibres would make with the *common* spectrum (super-sampled over all fibres, so
     the lamp's own structure is in it) times their smooth throughput.  What changes slowly along dispersion is taken out: it
-    belongs to the profile or the throughput.  The rest is shrunk towards 1 by its own noise.
+    belongs to the profile or the throughput.  The rest is shrunk by its own noise: towards what its column of the amplifier has in
+    common, which a thousand pixels show (`_common_to_columns`), and that towards 1.
 
     Parameters
     ----------
@@ -206,17 +213,44 @@ def pixel_flat(
     deviation = np.where(lit, ratio / slow - 1.0, 0.0)
     defects = lit & ((1 + deviation < PLAUSIBLE_PIXEL[0]) | (1 + deviation > PLAUSIBLE_PIXEL[1]))
     defects &= np.abs(deviation) > 8 * np.sqrt(variance)
+    common = _common_to_columns(deviation, np.where(sane & ~spots & ~defects, w, 0))
+    rest = deviation - common
     bright = lit & (variance < PIXEL_SCATTER**2) & ~defects
     if bright.sum() > 1000:
-        measured = (1.4826 * np.median(np.abs(deviation[bright]))) ** 2 - np.median(variance[bright])
+        measured = (1.4826 * np.median(np.abs(rest[bright]))) ** 2 - np.median(variance[bright])
         prior = float(np.clip(measured, 0.001**2, 0.03**2))
     else:
         prior = PIXEL_SCATTER**2
     keep = prior / (prior + variance)
     # A spot far off its surroundings is real whatever the typical scatter is.
-    keep = np.where(np.abs(deviation) > 5 * np.sqrt(variance + prior), 1.0, keep)
-    data = np.where(lit & ~defects, 1.0 + keep * deviation, 1.0).astype(np.float32)
-    return PixelFlat(data, defects, float(np.sqrt(prior)))
+    keep = np.where(np.abs(rest) > 5 * np.sqrt(variance + prior), 1.0, keep)
+    data = np.where(lit & ~defects, 1.0 + common + keep * rest, 1.0).astype(np.float32)
+    left = np.where(sane, prior / (prior + variance) * variance, 0.0)
+    light = np.where(sane, expected.astype(np.float32) ** 2, 0.0)
+    total = gaussian_filter1d(light.sum(axis=0), SMOOTH_COLUMNS)
+    error = np.sqrt(gaussian_filter1d((light * left).sum(axis=0), SMOOTH_COLUMNS) / np.maximum(total, 1e-30))
+    return PixelFlat(data, defects, float(np.sqrt(prior)), error.astype(np.float32))
+
+
+def _common_to_columns(deviation: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """What the pixels of each column have in common in each amplifier's half, (ny, nx), shrunk by its own noise.
+
+    Widths of columns differ by the steps of the mask they were written with.  Wavelengths move by some pixels from column to column
+    over the fibres, so the lamp's spectrum does not take this for its own.
+    """
+    half = deviation.shape[0] // 2
+    common = np.zeros_like(deviation)
+    for rows in (slice(0, half), slice(half, None)):
+        w, d = weight[rows], deviation[rows]
+        total = w.sum(axis=0, dtype=float)
+        seen = total > 0.1 * np.median(total)
+        mean = np.divide((w * d).sum(axis=0, dtype=float), total, out=np.zeros(total.shape), where=seen)
+        scatter = np.divide((w * (d - mean) ** 2).sum(axis=0), total, out=np.zeros(total.shape), where=seen)
+        variance = scatter * np.divide((w.astype(float) ** 2).sum(axis=0), total**2, out=np.ones(total.shape), where=seen)
+        if seen.any():
+            prior = max((1.4826 * np.median(np.abs(mean[seen]))) ** 2 - np.median(variance[seen]), 0.0)
+            common[rows] = np.where(seen, mean * prior / (prior + variance + 1e-12), 0.0)
+    return common
 
 
 def _along_columns(ratio: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ def extract_source(
     good: np.ndarray,
     shared: np.ndarray | None = None,
     coupling: np.ndarray | None = None,
+    gain: np.ndarray | None = None,
 ) -> ExtractedSpectrum:
     """Optimal extraction with the source's own shape as profile (Horne 1986), normalised to all of its light.
 
@@ -59,18 +60,23 @@ def extract_source(
     sky model: a bright star's light is summed over so many fibres that it counts for more than their own noise.  The fibres'
     covariance is diagonal but for it, so the best weights follow by the formula of Sherman and Morrison.  ``coupling`` is the
     correlation of a fibre's own error with that of the next one: too small to change the weights, not too small for the error.
+    ``gain`` is what interpolation made of the native samples' variance (`rectify`): it changes from element to element with
+    their place between the samples, what the fibre knows does not.  Weights that followed it would turn what the shape is wrong
+    by into noise, so they leave it out.
     ``sky`` is summed with the weights of the shape alone, as users of the spectrum files expect.
     """
     usable = good & (variance > 0)
     common = np.zeros_like(variance) if shared is None else np.where(usable, shared, 0.0)
     own = np.where(usable, np.maximum(variance - common**2, 0.05 * variance), np.inf)
-    w = 1.0 / own
+    w = 1.0 / own if gain is None else gain / own
     cross = (w * shape * common).sum(axis=0) / (1.0 + (w * common**2).sum(axis=0))
     weights = w * (shape - common * cross)
     norm = (weights * shape).sum(axis=0)
     safe = np.where(norm > 0, norm, 1.0)
     flux = np.where(norm > 0, (weights * value).sum(axis=0) / safe, 0.0)
-    pairs = coupled_variance(weights / safe, own, usable, coupling)
-    error = np.where(norm > 0, np.sqrt(np.maximum(1.0 / safe + pairs, MIN_COUPLED / safe)), 0.0)
+    kept = weights / safe
+    alone = (kept**2 * np.where(usable, own, 0.0)).sum(axis=0) + (kept * common).sum(axis=0) ** 2
+    pairs = coupled_variance(kept, own, usable, coupling)
+    error = np.where(norm > 0, np.sqrt(np.maximum(alone + pairs, MIN_COUPLED * alone)), 0.0)
     sky_flux = np.where(norm > 0, (w * shape * sky).sum(axis=0) / np.maximum((w * shape**2).sum(axis=0), 1e-300), 0.0)
     return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (shape * usable).sum(axis=0))

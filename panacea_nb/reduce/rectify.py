@@ -21,12 +21,14 @@ class Rectified:
     value, variance : (nf, nw) float64
     mask : (nf, nw) uint8, `DQ` bits
     correlation : (3,) float, mean correlation of neighbouring elements at lags 1, 2, 3
+    gain : (nf, nw), variance of an element over that of the native samples around it: less than one between two samples
     """
 
     value: np.ndarray
     variance: np.ndarray
     mask: np.ndarray
     correlation: np.ndarray
+    gain: np.ndarray
 
 
 def lanczos_weights(position: np.ndarray, nx: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,13 +132,14 @@ def rectify(
     result = interpolated(fill_gaps(value, usable), index, weight)
     square = weight**2
     var = interpolated(fill_gaps(variance, usable & (variance > 0)), index, square)
-    lost = interpolated(~usable, index, square) / square.sum(axis=-1)
+    gain = square.sum(axis=-1)
+    lost = interpolated(~usable, index, square) / gain
     nearest = np.clip(np.round(position).astype(int), 0, nx - 1)
     handed = mask[np.arange(nf)[:, None], nearest]
     out = np.where(lost > LOST_SHARE, handed | np.uint8(DQ.LOSTWEIGHT), 0).astype(np.uint8)
     out |= np.where(outside, np.uint8(DQ.EDGE | DQ.NODATA), 0).astype(np.uint8)
     correlation = neighbour_correlation(index, weight)
-    return Rectified(np.where(outside, 0.0, result), np.where(outside, 0.0, var), out, correlation)
+    return Rectified(np.where(outside, 0.0, result), np.where(outside, 0.0, var), out, correlation, gain)
 
 
 def neighbour_correlation(index: np.ndarray, weight: np.ndarray) -> np.ndarray:

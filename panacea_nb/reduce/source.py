@@ -53,6 +53,7 @@ class PointSource:
     decisions : list of Decision
     shear : ellipticity of an extended object's model; 0, 0 for a point source
     disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
+    unexplained : float, RMS of what the model leaves in the fibres beyond their noise, as a share of the model's own RMS
     """
 
     x: float
@@ -71,6 +72,7 @@ class PointSource:
     decisions: list[Decision] = field(default_factory=list)
     shear: tuple[float, float] = (0.0, 0.0)
     disk: bool = False
+    unexplained: float = 0.0
 
     @property
     def extended(self) -> bool:
@@ -334,6 +336,7 @@ def fit_point_source(
     flux, error = _chunk_fluxes(shape, means, weight)
     n_data = int((weight > 0).sum())
     chi = float(np.sum(((means - flux[:, None] * shape) * root) ** 2) / max(1, n_data - wave.size - fit.x.size))
+    unexplained = _unexplained(means, flux[:, None] * shape, variances)
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac)
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
     if fixed:
@@ -362,8 +365,16 @@ def fit_point_source(
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
-        tuple(float(v) for v in par[5:]) or (0.0, 0.0), disk,
+        tuple(float(v) for v in par[5:]) or (0.0, 0.0), disk, unexplained,
     )  # fmt: skip
+
+
+def _unexplained(means: np.ndarray, model: np.ndarray, variances: np.ndarray) -> float:
+    """RMS of means - model beyond three sigma of what noise makes of it, as a share of the RMS of the model; arrays (n, nf)."""
+    known = np.isfinite(variances)
+    noise = variances[known]
+    beyond = np.sum((means - model)[known] ** 2) - noise.sum() - 3 * np.sqrt(2 * np.sum(noise**2))
+    return float(np.sqrt(max(beyond, 0.0) / max(np.sum(model[known] ** 2), 1e-300)))
 
 
 def significance(snr: np.ndarray) -> float:

@@ -215,7 +215,7 @@ def source_model(result) -> Drawing:
     else:
         alt = (
             f"Source model: Moffat of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}, reduced "
-            f"chi-square {number(source.chi, 2)}; "
+            f"chi-square {number(source.chi, 2)}, {number(100 * source.unexplained, 2)} % of the light unexplained; "
             f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the "
             f"{' / '.join(p[0] for p in parts)} part."
         )
