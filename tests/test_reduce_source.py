@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from panacea_nb.instrument import LENSLET_PITCH, channel
-from panacea_nb.reduce.chunks import chunk_means
+from panacea_nb.reduce.chunks import chunk_means, with_levels
 from panacea_nb.reduce.optimal import extract_source
 from panacea_nb.reduce.source import PointSource, Refraction, find_source, lenslet_fractions, source_shapes
 
@@ -82,7 +82,9 @@ def test_bins_of_wavelength():
     good[7, :40] = False
     value[7, :40] = 1e9
     variance = np.full(value.shape, NOISE**2)
-    wave, means, variances = chunk_means(value, variance, np.full(value.shape, SKY), good, WAVE, 24, 0.003)
+    levels = [0.003 * np.full(value.shape, SKY)]
+    wave, means, noise, common = chunk_means(value, variance, levels, good, WAVE, 24)
+    variances = with_levels(noise, common)
     assert wave[0] == pytest.approx(WAVE[:15].mean())
     pull = (means - 3.0) * np.sqrt(15.0)
     assert np.std(np.delete(pull, 7, axis=1)) == pytest.approx(1.0, abs=0.03)
@@ -369,3 +371,20 @@ def test_blobs_that_neighbours_share_are_no_source():
     assert found["best"] < 5.0 < found["snr"].max()
     source, _ = search(data + 8.0 * light(0.4, -0.7, 1.4), variance, sky, good, systematic=0.0)
     assert np.hypot(source.x - 0.4, source.y + 0.7) < 0.3
+
+
+def test_place_is_told_from_how_the_light_changes_where_levels_are_uncertain():
+    """Fibres off by some electrons in every column, under a source that grows along the spectrum; against errors that grow with it."""
+    rng = np.random.default_rng(174)
+    slope = np.linspace(0.3, 1.7, NW)
+    shape, found = light(0.4, -0.7, 1.4), []
+    variance, sky, good = np.full(shape.shape, NOISE**2), np.full(shape.shape, SKY), np.ones(shape.shape, bool)
+    scatter = 4 * NOISE / np.sqrt(NW)
+    for _ in range(12):
+        data = 150.0 * slope * shape + NOISE * rng.normal(size=shape.shape) + scatter * rng.normal(size=(NF, 1))
+        known = search(data, variance, sky, good, systematic=scatter / SKY, electron=np.ones(shape.shape))[0]
+        flat = search(data, variance, sky * slope, good, systematic=scatter / SKY)[0]
+        found.append([np.hypot(s.x - 0.4, s.y + 0.7) for s in (known, flat)] + [(known.x - 0.4) / known.error["x"]])
+    known, flat, pull = np.sqrt(np.mean(np.square(found), axis=0))
+    assert known < 0.8 * flat
+    assert 0.5 < pull < 1.5

@@ -119,7 +119,7 @@ class Rectified:
     skysub, sky, error : (nf, nw) [erg/s/cm2/A]; good : (nf, nw) bool; dq : (nf, nw) uint8
     correlation : (3,); shared : (nf, nw), error that all fibres share through the sky
     under : (nw,), light under a source where no sky was subtracted
-    gain : (nf, nw), see `rectify`; coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
+    electron : (nf, nw), flux of one electron per column; gain : (nf, nw), see `rectify`; coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
     positions : (nf, 2); alive : (nf,); refraction : Refraction; wave : first and last wavelength of the channel [A]
     meta : plain values of the sky stage
     """
@@ -135,6 +135,7 @@ class Rectified:
     correlation: np.ndarray
     shared: np.ndarray
     under: np.ndarray
+    electron: np.ndarray
     gain: np.ndarray
     coupling: np.ndarray
     lsf: np.ndarray
@@ -236,10 +237,11 @@ def rectified(
     lsf = np.stack(
         [np.interp(grid, wavelength[f], cal.lsf[f] * np.gradient(wavelength[f])) for f in range(wavelength.shape[0])]
     )
+    electron = np.stack([np.interp(grid, wavelength[f], alive[f] / safe[f]) for f in range(wavelength.shape[0])]) * factor
     neighbours = neighbour_covariance(variance, usable, wavelength, grid) if covariance else None
     return Rectified(
         grid, factor, response, skysub, sky_flux, error, good, dq, even.correlation, np.sqrt(np.maximum(sky_var, 0)) * factor,
-        under, even.gain, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive, refraction,
+        under, electron, even.gain, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive, refraction,
         (facts.wave_min, facts.wave_max), sky.meta,
     )  # fmt: skip
 
@@ -258,6 +260,7 @@ def measured(even: Rectified, options: FluxOptions, air: Transmission | None = N
     source, search = find_source(
         positions, grid, np.where(good, skysub - even.under - beside, 0.0), variance * correlated, sky_flux + even.under, good,
         refraction, wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(even.meta["level_scatter"]),
+        electron=even.electron,
     )  # fmt: skip
     spectrum, shapes, limit = _spectrum(source, second, field, centre, even.shared, (even.coupling, even.gain))
     own_light = skysub - beside if options.extraction == "aperture" else skysub

@@ -31,6 +31,7 @@ def find_companion(
     refraction: Refraction,
     *,
     systematic: float,
+    electron: np.ndarray | None = None,
 ) -> PointSource | None:
     """The second source of a field, of the same profile as the first; None when there is none.
 
@@ -40,12 +41,14 @@ def find_companion(
     positions : (nf, 2) [arcsec]; wave : (nw,) [A]
     rest, variance, sky : (nf, nw), what first source and sky leave, its variance, the sky, as in `find_source`
     good : (nf, nw) bool
+    systematic, electron : see `chunks.level_shapes`
     """
     if first.extended:
         return None  # its clumps are no sources of their own
     second, search = find_source(
         positions, wave, rest, variance + (MODEL_ERROR * light) ** 2, sky, good, refraction, wave_ref=first.wave_ref,
-        prior=SourcePrior(ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING))), systematic=systematic, lines=False,
+        prior=SourcePrior(ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING))), systematic=systematic,
+        electron=electron, lines=False,
     )  # fmt: skip
     if second is None or search["best"] < DETECTION:
         return None

@@ -115,9 +115,10 @@ def model_field(
         native = sky.native()
         rest = amplitude - native - beside
         unit = sky.factor / sky.gradient[:, None]  # throughput x A per px
-        density = np.where(alive[:, None], rest / np.maximum(unit, 1e-9), 0.0)
-        spread = np.where(alive[:, None], variance / np.maximum(unit, 1e-9) ** 2, 0.0)
-        level = np.where(alive[:, None], native / np.maximum(unit, 1e-9), 0.0)
+        electron = np.where(alive[:, None], 1.0 / np.maximum(unit, 1e-9), 0.0)  # per column
+        density = rest * electron
+        spread = variance * electron**2
+        level = native * electron
         source, search = find_source(
             positions,
             centre,
@@ -130,13 +131,14 @@ def model_field(
             fixed=fixed,
             prior=prior,
             systematic=sky.level_scatter,
+            electron=electron,
         )
         source_native = np.zeros((nf, nx))
         if source is not None and fixed is None and (source.extended or prior.extended):
             # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
             source, _ = find_source(
                 positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=sky.level_scatter,
-                prior=prior, disk=True,
+                electron=electron, prior=prior, disk=True,
             )  # fmt: skip
             text = (
                 f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest"
@@ -147,10 +149,9 @@ def model_field(
             source_native = source_light(source, rest, *common)
             if turn and fixed is None:
                 rest = rest + beside
-                scale = 1.0 / np.maximum(unit, 1e-9) * alive[:, None]
                 companion = find_companion(
-                    source, source_native * scale, positions, centre, (rest - source_native) * scale, spread, level, good,
-                    refraction, systematic=sky.level_scatter,
+                    source, source_native * electron, positions, centre, (rest - source_native) * electron, spread, level, good,
+                    refraction, systematic=sky.level_scatter, electron=electron,
                 )  # fmt: skip
                 beside = np.zeros((nf, nx))
                 if companion is not None:

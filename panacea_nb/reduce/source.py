@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
 from .arrays import plain
-from .chunks import SYSTEMATIC, chunk_means
+from .chunks import SYSTEMATIC, chunk_means, level_shapes, whitening, with_levels
 from .sky import field_basis
 from .sourceprior import MOFFAT_BETA, ShapePrior, SourcePrior
 
@@ -279,12 +279,18 @@ def fit_point_source(
     expected: ShapePrior | None = None,
     place: tuple[float, float, float] | None = None,
     disk: bool = False,
+    common: np.ndarray | None = None,
 ) -> PointSource:
     """Fit position, width and shape of one source to all chunks together; the chunks' fluxes are free.
     Refraction is held at the instrument's table; the shape has priors (``expected``), and the place where it is known (``place``:
     x, y, error), which decide where the light cannot.  With ``disk`` an elliptical disk is fitted instead of a Moffat.
+
+    ``variances`` are those of the noise; ``common`` (k, n, nf) are errors that a fibre has in all chunks together (`level_shapes`):
+    where they are larger than the noise, place and shape are told from how the fibres' light changes along the spectrum.
     """
     expected = expected or ShapePrior()
+    common = np.zeros((1, *means.shape)) if common is None else common
+    noise, variances = variances, with_levels(variances, common)
     shape_limits, fwhm_limits = (DISK_LIMITS, DISK_FWHM_LIMITS) if disk else (BETA_LIMITS, FWHM_LIMITS)
     weight = np.where(np.isfinite(variances), 1.0 / variances, 0.0)
     root = np.sqrt(weight)
@@ -292,15 +298,16 @@ def fit_point_source(
     # counts most.
     peak = np.abs(means).max(axis=1, keepdims=True)
     local = (DISK_ERROR if disk else STAR_ERROR) * np.abs(means)
-    limited = np.where(
-        weight > 0, 1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + local**2 + (5e-4 * peak) ** 2), 0.0
-    )
+    doubt = local**2 + (5e-4 * peak) ** 2
+    limited = np.where(weight > 0, 1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + doubt), 0.0)
+    white = whitening(noise + doubt, common)
 
     def residuals(p):
         par = np.array([start[0], start[1], *p]) if fixed else p
         shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
         rest, tilt = _without_sky(np.pad(shape, beside), data, root_weight**2, tilts)
-        rest = (rest * root_weight).ravel()
+        own = np.einsum("fij,jf->if", white, rest[:, :-1])
+        rest = np.concatenate([own.ravel(), rest[:, -1] * root_weight[:, -1]])
         priors = [
             (par[3] - expected.exponent[0]) / expected.exponent[1],
             (par[4] - expected.beta[0]) / expected.beta[1],
@@ -403,6 +410,7 @@ def find_source(
     fixed: tuple[float, float] | None = None,
     prior: SourcePrior | None = None,
     systematic: float = SYSTEMATIC,
+    electron: np.ndarray | None = None,
     disk: bool = False,
     lines: bool = True,
 ) -> tuple[PointSource | None, dict]:
@@ -417,6 +425,7 @@ def find_source(
     value, variance, sky : (nf, nw), sky-subtracted flux density, its variance, the sky
     good : (nf, nw) bool
     wave_ref : float [A], wavelength at which the position and the ``prior`` hold
+    systematic, electron : see `level_shapes`
     disk : bool, fit an extended object
     lines : bool, look for a source with lines alone as well
 
@@ -427,7 +436,9 @@ def find_source(
     """
     prior = prior or SourcePrior()
     how = {"expected": prior.disk if disk else prior.point, "place": prior.place, "disk": disk}
-    centres, means, variances = chunk_means(value, variance, sky, good, wave, systematic=systematic)
+    levels = level_shapes(sky, electron, systematic)
+    centres, means, noise, common = chunk_means(value, variance, levels, good, wave)
+    variances = with_levels(noise, common)
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
     best = significance(snr)
@@ -442,8 +453,8 @@ def find_source(
         "line": np.nan,
     }
     if fixed is not None:
-        data = (positions, centres, means, variances, refraction, wave_ref)
-        source = fit_point_source(*data, start=fixed, snr=best, fixed=True, **how)
+        data = (positions, centres, means, noise, refraction, wave_ref)
+        source = fit_point_source(*data, start=fixed, snr=best, fixed=True, common=common, **how)
         return source, search
     if best < DETECTION:
         if not lines:
@@ -453,20 +464,22 @@ def find_source(
         search["best"] = max(best, found[0]) if found[0] >= LINE_DETECTION else best
         if found[0] < LINE_DETECTION:
             return None, search
-        best, i, j, centres, means, variances = found
-        search.update(wave=centres, means=means, variances=variances, line=float(centres[0]))
+        best, i, j, centres, means, noise = found
+        common = None
+        search.update(wave=centres, means=means, variances=noise, line=float(centres[0]))
     start = (float(xs[i]), float(ys[j]))
     if prior.place is not None and np.hypot(start[0] - prior.place[0], start[1] - prior.place[1]) > SAME_SOURCE:
         how["place"] = None  # another object
-    data = (positions, centres, means, variances, refraction, wave_ref)
-    source = fit_point_source(*data, start=start, snr=best, **how)
+    data = (positions, centres, means, noise, refraction, wave_ref)
+    source = fit_point_source(*data, start=start, snr=best, common=common, **how)
     return source, search
 
 
 def _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys):
     """Best S/N in windows of some ten pixels: (snr, i, j, wave (1,), means (1, nf), variances (1, nf))."""
     n = wave.size // 10
-    centres, means, variances = chunk_means(value, variance, sky, good, wave, n)
+    centres, means, noise, common = chunk_means(value, variance, [SYSTEMATIC * sky], good, wave, n)
+    variances = with_levels(noise, common)
     # Continuum: what neighbouring windows hold.
     from scipy.ndimage import median_filter
 

@@ -17,7 +17,8 @@ Known = tuple[float, float]  # value and its 1-sigma error
 
 SEEING_EXPONENT = (-0.2, 0.05)  # FWHM ~ wavelength^q: Kolmogorov's q and its scatter
 MOFFAT_BETA = (3.5, 0.6)  # prior of the Moffat exponent
-BETA_CHANGES = 0.1  # of the exponent from exposure to exposure of a night: width of the prior that standards give
+BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: width of the prior that standards give
+BETA_ACROSS = 0.05  # of the exponent between two channels in one exposure
 BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
 ELLIPTICITY = 0.3  # prior width of the shear of extended objects
@@ -156,7 +157,7 @@ def paired_prior(
             error = np.hypot(pair.error["fwhm"], PAIR_RATIO * fwhm)
         shape = replace(
             prior.point,
-            beta=(pair.beta, float(np.hypot(pair.error["beta"], BETA_CHANGES / 2))),
+            beta=(pair.beta, float(np.hypot(pair.error["beta"], BETA_ACROSS))),
             fwhm=(float(fwhm), float(error)),
         )
         prior = replace(prior, point=shape)
