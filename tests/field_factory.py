@@ -6,7 +6,8 @@ import numpy as np
 from reduce_factory import lines_on_continuum, wavelengths
 
 from panacea_nb.instrument import channel
-from panacea_nb.reduce.source import Refraction, lenslet_fractions
+from panacea_nb.reduce.psf import lenslet_fractions
+from panacea_nb.reduce.source import Refraction
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NX = POSITIONS.shape[0], 320

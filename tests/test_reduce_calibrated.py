@@ -13,7 +13,7 @@ from panacea_nb.products.bundle import Bundle
 from panacea_nb.reduce.calibrated import FluxOptions, calibrate, collapsed_image, measured, rectified, sky_on_grid
 from panacea_nb.reduce.flux import FluxScale
 from panacea_nb.reduce.maskbits import DQ
-from panacea_nb.reduce.source import lenslet_fractions
+from panacea_nb.reduce.psf import lenslet_fractions
 from panacea_nb.reduce.sourceprior import SourcePrior
 from panacea_nb.reduce.spline import fit_common
 

@@ -17,7 +17,7 @@ from panacea_nb.reduce.cosmics import (
 )
 from panacea_nb.reduce.extract import blank_extraction, refit
 from panacea_nb.reduce.kernels import grow_tracks
-from panacea_nb.reduce.source import lenslet_fractions
+from panacea_nb.reduce.psf import lenslet_fractions
 from panacea_nb.reduce.wavelength import pixel_gaussian
 
 NF, NX = 40, 400

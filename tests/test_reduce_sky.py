@@ -9,6 +9,7 @@ import pytest
 from reduce_factory import lines_on_continuum, robust, wavelengths
 
 from panacea_nb.instrument import channel
+from panacea_nb.reduce.psf import lenslet_fractions
 from panacea_nb.reduce.sky import (
     SkyError,
     choose_fibers,
@@ -18,7 +19,6 @@ from panacea_nb.reduce.sky import (
     fit_sky,
     level_scatter,
 )
-from panacea_nb.reduce.source import lenslet_fractions
 from panacea_nb.reduce.wavezero import corrected_wavelength, zero_from_lines, zero_from_template
 
 POSITIONS = channel("orange").fiber_positions()

@@ -8,7 +8,8 @@ import pytest
 from panacea_nb.instrument import LENSLET_PITCH, channel
 from panacea_nb.reduce.chunks import chunk_means, with_levels
 from panacea_nb.reduce.optimal import extract_source
-from panacea_nb.reduce.source import PointSource, Refraction, find_source, lenslet_fractions, source_shapes
+from panacea_nb.reduce.psf import lenslet_fractions
+from panacea_nb.reduce.source import PointSource, Refraction, find_source, source_shapes
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NW = POSITIONS.shape[0], 360
@@ -374,7 +375,7 @@ def test_blobs_that_neighbours_share_are_no_source():
 
 
 def test_place_is_told_from_how_the_light_changes_where_levels_are_uncertain():
-    """Fibres off by some electrons in every column, under a source that grows along the spectrum; against errors that grow with it."""
+    """Fibres off by some electrons in every column, under a source that grows along the spectrum; against errors that do too."""
     rng = np.random.default_rng(174)
     slope = np.linspace(0.3, 1.7, NW)
     shape, found = light(0.4, -0.7, 1.4), []

@@ -9,7 +9,8 @@ import pytest
 
 from panacea_nb.instrument import channel
 from panacea_nb.reduce.companion import from_dict, to_dict
-from panacea_nb.reduce.source import PointSource, Refraction, find_source, lenslet_fractions
+from panacea_nb.reduce.psf import lenslet_fractions
+from panacea_nb.reduce.source import PointSource, Refraction, find_source
 from panacea_nb.reduce.sourceprior import (
     MOFFAT_BETA,
     ShapePrior,

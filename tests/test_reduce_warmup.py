@@ -25,8 +25,8 @@ def reduce_something() -> None:
     from panacea_nb.reduce.cosmics import find_tracks
     from panacea_nb.reduce.extract import extract, trace_offsets
     from panacea_nb.reduce.flexure import row_flexure
+    from panacea_nb.reduce.psf import lenslet_fractions
     from panacea_nb.reduce.rowlevel import row_levels
-    from panacea_nb.reduce.source import lenslet_fractions
     from panacea_nb.reduce.spline import fit_common
 
     trace = traces(20, 200)

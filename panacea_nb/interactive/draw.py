@@ -38,8 +38,8 @@ from ..qa.figures.canvas import (
 )
 from ..reduce.calibrated import Rectified
 from ..reduce.cube import Grid
+from ..reduce.psf import lenslet_fractions
 from ..reduce.skyregion import parse_region
-from ..reduce.source import lenslet_fractions
 from .model import Shown
 
 FIELD_SIZE = (7.2, 4.4)  # inches, at show.DPI

@@ -119,7 +119,8 @@ class Rectified:
     skysub, sky, error : (nf, nw) [erg/s/cm2/A]; good : (nf, nw) bool; dq : (nf, nw) uint8
     correlation : (3,); shared : (nf, nw), error that all fibres share through the sky
     under : (nw,), light under a source where no sky was subtracted
-    electron : (nf, nw), flux of one electron per column; gain : (nf, nw), see `rectify`; coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
+    electron : (nf, nw), flux of one electron per column; gain : (nf, nw), see `rectify`
+    coupling : (nf, nw); lsf : (nf, nw) sigma [A]; covariance : (3, nf, nw) or None
     positions : (nf, 2); alive : (nf,); refraction : Refraction; wave : first and last wavelength of the channel [A]
     meta : plain values of the sky stage
     """
@@ -241,8 +242,8 @@ def rectified(
     neighbours = neighbour_covariance(variance, usable, wavelength, grid) if covariance else None
     return Rectified(
         grid, factor, response, skysub, sky_flux, error, good, dq, even.correlation, np.sqrt(np.maximum(sky_var, 0)) * factor,
-        under, electron, even.gain, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive, refraction,
-        (facts.wave_min, facts.wave_max), sky.meta,
+        under, electron, even.gain, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive,
+        refraction, (facts.wave_min, facts.wave_max), sky.meta,
     )  # fmt: skip
 
 

@@ -42,8 +42,8 @@ def chunk_means(
 
     Returns
     -------
-    chunk_wave (n,), means (n, nf), variances (n, nf) of the noise, inf where a fibre has less than half of a chunk, and the means of
-    the levels (k, n, nf)
+    chunk_wave (n,), means (n, nf), variances (n, nf) of the noise, inf where a fibre has less than half of a chunk, and the
+    means of the levels (k, n, nf)
     """
     edges = np.linspace(0, wave.size, n_chunks + 1).astype(int)
     means, variances, centres, common = [], [], [], []

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, skykernels, source, spline, tridiagonal
+from . import arrays, bias, flat, kernels, psf, rectify, rowlevel, shiftkernels, skykernels, spline, tridiagonal
 from .cosmics import find_tracks
 from .extract import FiberModel, extract, trace_offsets
 from .kernels import N_COEF
+from .psf import lenslet_fractions
 from .rowlevel import row_levels
-from .source import lenslet_fractions
 from .spline import fit_common
 from .trace import fit_profile
 
-MODULES = (arrays, bias, flat, kernels, rectify, rowlevel, shiftkernels, skykernels, source, spline, tridiagonal)
+MODULES = (arrays, bias, flat, kernels, psf, rectify, rowlevel, shiftkernels, skykernels, spline, tridiagonal)
 
 
 def warm_up() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from ...reduce.source import lenslet_fractions
+from ...reduce.psf import lenslet_fractions
 from .canvas import (
     BLUE,
     DARK,
