@@ -201,7 +201,8 @@ def fit_point_source(
     local = (DISK_ERROR if disk else STAR_ERROR) * np.abs(means)
     doubt = local**2 + (5e-4 * peak) ** 2
     limited = np.where(weight > 0, 1.0 / np.sqrt(np.where(weight > 0, variances, 1.0) + doubt), 0.0)
-    white = whitening(noise + doubt, common)
+    # Colours of a galaxy's parts are no levels of fibres: there, errors stay what they are in each chunk.
+    white = whitening(variances + doubt, 0 * common) if disk else whitening(noise + doubt, common)
 
     def residuals(p):
         par = np.array([start[0], start[1], *p]) if fixed else p
