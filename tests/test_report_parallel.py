@@ -9,7 +9,7 @@ import sys
 
 from panacea_nb.report import parallel
 
-MANY = list(range(parallel._WORTHWHILE))
+MANY = list(range(parallel._WORTHWHILE + 1))
 SCRIPT = """
 import os, sys, threading
 from panacea_nb.report import parallel
@@ -17,8 +17,8 @@ def where(number): return number, os.getppid() if "loaded" in globals() else Non
 if __name__ == "__main__":
     loaded = True
     if sys.argv[1] == "threads": threading.Thread(target=threading.Event().wait, daemon=True).start()
-    with parallel.Crew(2) as crew:
-        print(*{parent == os.getpid() for _, parent in crew.each(where, list(range(parallel._WORTHWHILE)))})
+    helped = list(parallel.Crew(2).each(where, list(range(parallel._WORTHWHILE + 1))))[1:]
+    print(*{parent == os.getpid() for _, parent in helped})
 """
 
 
@@ -31,12 +31,13 @@ def cube_or_die(number: int) -> int:
 
 def test_results_come_in_order_and_a_lost_helper_costs_none(monkeypatch):
     monkeypatch.setenv("PANACEA_NB_TEST_PARENT", str(os.getpid()))
-    with parallel.Crew(2) as crew:
-        assert list(crew.each(cube_or_die, MANY)) == [number**3 for number in MANY]
-        assert crew.workers == 1
-    with parallel.Crew(2) as crew:
-        assert list(crew.each(abs, MANY)) == MANY
-        assert crew.workers == 2
+    crew = parallel.Crew(2)
+    assert list(crew.each(cube_or_die, MANY)) == [number**3 for number in MANY]
+    assert crew.workers == 1
+    crew = parallel.Crew(2)
+    assert list(crew.each(abs, MANY)) == MANY
+    assert list(crew.each(abs, [])) == []
+    assert crew.workers == 2
 
 
 def test_helpers_are_forked_by_a_process_without_threads_only(tmp_path):

@@ -11,8 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-# A piece takes a tenth of a second; below this many, one process alone is as quick as several that each begin.
+# A piece takes a tenth of a second.  Forks have all that the first piece loaded and are worth it at once; other processes begin with
+# two seconds of imports each.
 _WORTHWHILE = 60
+_WORTHWHILE_FORKED = 2
 _MOST = 8
 
 
@@ -22,7 +24,7 @@ def cores() -> int:
 
 
 class Crew:
-    """Processes that are started when there is enough to do, and kept until the report is done.
+    """Processes that help with many pieces.
 
     Parameters
     ----------
@@ -32,27 +34,24 @@ class Crew:
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = cores() if workers is None else workers
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
 
     def each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> Iterator[Any]:
         """``function`` of every piece, in order; the function and its pieces must be picklable."""
-        done = 0
-        if self.workers > 1 and (len(pieces) >= _WORTHWHILE or (self._pool is not None and len(pieces) > 1)):
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(self.workers, _context(), _leash, (os.getpid(),))
+        for piece in pieces[:1]:
+            yield function(piece)  # loads what the others need
+        done, context = 1, _context()
+        forked = context.get_start_method() == "fork"
+        if self.workers > 1 and len(pieces) - done >= (_WORTHWHILE_FORKED if forked else _WORTHWHILE):
+            helpers = min(self.workers, len(pieces) - done)
+            pool = ProcessPoolExecutor(helpers, context, _leash, (os.getpid(),))
             try:
-                for result in self._pool.map(function, pieces):
+                for result in pool.map(function, pieces[done:]):
                     done += 1
                     yield result
             except BrokenProcessPool:
-                self._pool, self.workers = None, 1  # no processes to be had here, or one was killed: go on alone
+                self.workers = 1  # no processes to be had here, or one was killed: go on alone
+            finally:
+                pool.shutdown(cancel_futures=True)
         yield from map(function, pieces[done:])
 
 

@@ -66,11 +66,11 @@ def build(layout: Layout, *, html: bool = True, workers: int | None = None) -> P
     Path
         The night page.
     """
-    with parallel.Crew(workers) as crew:
-        plan = prepare(layout, html=html, crew=crew)
-        wanted = _targets(plan)
-        for _ in crew.each(targets.build, wanted):
-            pass
+    crew = parallel.Crew(workers)
+    plan = prepare(layout, html=html, crew=crew)
+    wanted = _targets(plan)
+    for _ in crew.each(targets.build, wanted):
+        pass
     seen = _products(layout, plan.records)
     places = [(plan.night, ""), *((converter, program) for program, converter in plan.programs.items())]
     for converter, program in places:
