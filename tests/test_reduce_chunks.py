@@ -33,7 +33,7 @@ def test_bins_of_wavelength():
 
 
 def test_levels_look_like_the_sky_or_like_electrons():
-    """The flat's 0.3 % of the sky in any case; what the fibres scatter by beyond it, the same number of electrons in every column."""
+    """The flat's 0.3 % of the sky in any case; what the fibres scatter by beyond it, the same electrons in every column."""
     sky, electron = np.linspace(1.0, 3.0, NW)[None] * np.ones((5, 1)), np.full((5, NW), 0.5)
     assert np.array_equal(level_shapes(sky, None, 0.02)[0], 0.02 * sky)
     flat, rows = level_shapes(sky, electron, 0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panacea_nb.instrument import LENSLET_PITCH, channel
+from panacea_nb.instrument import channel
 from panacea_nb.reduce.optimal import extract_source
 from panacea_nb.reduce.psf import lenslet_fractions
 from panacea_nb.reduce.source import PointSource, Refraction, find_source, source_shapes

@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-# A piece takes a tenth of a second.  Forks have all that the first piece loaded and are worth it at once; other processes begin with
-# two seconds of imports each.
+# A piece takes a tenth of a second.  Forks have all that the first piece loaded and are worth it at once; other processes begin
+# with two seconds of imports each.
 _WORTHWHILE = 60
 _WORTHWHILE_FORKED = 2
 _MOST = 8
