@@ -20,9 +20,8 @@ def test_bins_of_wavelength():
     good[7, :40] = False
     value[7, :40] = 1e9
     variance = np.full(value.shape, NOISE**2)
-    levels = [0.003 * np.full(value.shape, SKY)]
-    wave, means, noise, common = chunk_means(value, variance, levels, good, WAVE, 24)
-    variances = with_levels(noise, common)
+    wave, means, variances, common = chunk_means(value, variance, 0.003 * np.full(value.shape, SKY), good, WAVE, 24)
+    assert not common.any()
     assert wave[0] == pytest.approx(WAVE[:15].mean())
     pull = (means - 3.0) * np.sqrt(15.0)
     assert np.std(np.delete(pull, 7, axis=1)) == pytest.approx(1.0, abs=0.03)
@@ -33,25 +32,31 @@ def test_bins_of_wavelength():
 
 
 def test_levels_look_like_the_sky_or_like_electrons():
-    """The flat's 0.3 % of the sky in any case; what the fibres scatter by beyond it, the same electrons in every column."""
+    """The flat's share has its limit; what the fibres scatter by beyond it is the same number of electrons in every column."""
     sky, electron = np.linspace(1.0, 3.0, NW)[None] * np.ones((5, 1)), np.full((5, NW), 0.5)
-    assert np.array_equal(level_shapes(sky, None, 0.02)[0], 0.02 * sky)
+    for off, own in ((0.02, None), (0.008, electron)):
+        flat, rows = level_shapes(sky, own, off)
+        assert np.array_equal(flat, off * sky)
+        assert rows is None
     flat, rows = level_shapes(sky, electron, 0.02)
-    assert np.allclose(flat, 0.003 * sky)
+    assert np.allclose(flat, 0.01 * sky)
     assert np.ptp(rows) < 1e-15
     assert np.median(np.hypot(flat, rows) / sky) == pytest.approx(0.02, rel=0.01)
+    value, good = np.zeros(sky.shape), np.ones(sky.shape, bool)
+    found = chunk_means(value, np.ones(sky.shape), flat, good, WAVE, 24, rows)[3]
+    assert found == pytest.approx(np.full((24, 5), rows[0, 0]))
 
 
 def test_whitened_bins_are_independent():
-    """Noise and two levels drawn many times: one sigma each, no correlation; a bin without data stays nothing."""
+    """Noise and a level drawn many times: one sigma each, no correlation; a bin without data stays nothing."""
     rng = np.random.default_rng(112)
     n, draws = 6, 40_000
-    variances = rng.uniform(0.5, 2.0, (n, 1))
+    variances = rng.uniform(0.5, 2.0, (n, 2))
     variances[4] = np.inf
-    common = np.stack([np.linspace(0.2, 2.0, n), np.full(n, 1.5)])[:, :, None]
-    matrix = whitening(variances, common)[0]
-    error = np.where(np.isfinite(variances), np.sqrt(np.where(np.isfinite(variances), variances, 0)), 0)
-    data = error * rng.normal(size=(n, draws)) + common[0] * rng.normal(size=draws) + common[1] * rng.normal(size=draws)
-    found = np.cov(matrix @ data)
-    expected = np.diag([1.0, 1.0, 1.0, 1.0, 0.0, 1.0])
-    assert found == pytest.approx(expected, abs=0.03)
+    common = np.linspace(0.2, 2.0, n)[:, None] * [1.0, 0.0]
+    error = np.sqrt(np.where(np.isfinite(variances), variances, 0.0))
+    for fiber, matrix in enumerate(whitening(variances, common)):
+        data = error[:, fiber, None] * rng.normal(size=(n, draws)) + common[:, fiber, None] * rng.normal(size=draws)
+        assert np.cov(matrix @ data) == pytest.approx(np.diag([1.0, 1.0, 1.0, 1.0, 0.0, 1.0]), abs=0.03)
+    many = with_levels(variances, common)
+    assert np.allclose(many[0], variances[0] + n * common[0] ** 2)

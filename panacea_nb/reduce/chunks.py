@@ -6,46 +6,53 @@ import numpy as np
 
 N_CHUNKS = 24  # wavelength bins in which the shape of the source is fitted
 SYSTEMATIC = 0.003  # of the sky per fibre: flat and sky errors that do not average over wavelength
+FLAT_LIMIT = 0.01  # of the sky: by more, no fibre flat is wrong
 
 
-def level_shapes(sky: np.ndarray, electron: np.ndarray | None, systematic: float) -> list[np.ndarray]:
-    """What an error of a fibre's level may look like along its spectrum, 1 sigma, each (nf, nw).
+def level_shapes(
+    sky: np.ndarray, electron: np.ndarray | None, systematic: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Errors of the fibres' levels, 1 sigma, each (nf, nw): those of the fibre flat, and those of detector rows or None.
 
-    An error of the fibre flat looks like the sky, levels of detector rows are some electrons in every column.
+    An error of the flat is some per mille of the sky, and may change along the spectrum; levels of detector rows are the same
+    electrons in every column.  Of the scatter that the fibres show, the flat gets `FLAT_LIMIT` at most.
 
     Parameters
     ----------
-    sky : (nf, nw), the sky; electron : (nf, nw), one electron per column in the same unit, or None: all errors look like the sky
+    sky : (nf, nw), the sky; electron : (nf, nw), one electron per column in the same unit, or None: all errors are the flat's
     systematic : float, scatter of the fibres' levels in units of the sky
     """
-    if electron is None or systematic <= SYSTEMATIC:
-        return [systematic * sky]
+    if electron is None or systematic <= FLAT_LIMIT:
+        return systematic * sky, None
     known = (electron > 0) & (sky > 0)
     electrons = float(np.median(sky[known] / electron[known])) if known.any() else 0.0
-    return [SYSTEMATIC * sky, float(np.sqrt(systematic**2 - SYSTEMATIC**2)) * electrons * electron]
+    return FLAT_LIMIT * sky, float(np.sqrt(systematic**2 - FLAT_LIMIT**2)) * electrons * electron
 
 
 def chunk_means(
     value: np.ndarray,
     variance: np.ndarray,
-    levels: list[np.ndarray],
+    flat: np.ndarray,
     good: np.ndarray,
     wave: np.ndarray,
     n_chunks: int = N_CHUNKS,
+    rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Weighted means of (nf, nw) data in wavelength bins.
 
-    ``levels`` are errors that a fibre has in all bins together (`level_shapes`).
+    ``flat`` and ``rows`` are errors that a fibre has in all bins together (`level_shapes`).
 
     One set of wavelength weights serves all fibres of a chunk (so that a source's spectrum does not change the weights from
     fibre to fibre); sky lines weigh little.
 
     Returns
     -------
-    chunk_wave (n,), means (n, nf), variances (n, nf) of the noise, inf where a fibre has less than half of a chunk, and the
-    means of the levels (k, n, nf)
+    chunk_wave (n,), means (n, nf), variances (n, nf) of noise and flat, inf where a fibre has less than half of a chunk, and the
+    means of ``rows`` (n, nf)
     """
     edges = np.linspace(0, wave.size, n_chunks + 1).astype(int)
+    # An error of the flat is much the same in all chunks: it must not average down over them.
+    often = min(n_chunks, N_CHUNKS)
     means, variances, centres, common = [], [], [], []
     usable = good & (variance > 0)
     typical = np.nanmedian(np.where(usable, variance, np.nan), axis=0)
@@ -57,26 +64,29 @@ def chunk_means(
         safe = np.where(total > 0, total, 1.0)
         mean = (w * value[:, a:b]).sum(axis=1) / safe
         var = (w**2 * variance[:, a:b]).sum(axis=1) / safe**2
-        common.append([(w * level[:, a:b]).sum(axis=1) / safe for level in levels])
+        off = (w * flat[:, a:b]).sum(axis=1) / safe
+        common.append(np.zeros(off.size) if rows is None else (w * rows[:, a:b]).sum(axis=1) / safe)
         means.append(np.where(enough, mean, 0.0))
-        variances.append(np.where(enough, var, np.inf))
+        variances.append(np.where(enough, var + often * off**2, np.inf))
         centres.append(np.average(wave[a:b], weights=weight[a:b] + 1e-30))
-    return np.array(centres), np.array(means), np.array(variances), np.swapaxes(common, 0, 1)
+    return np.array(centres), np.array(means), np.array(variances), np.array(common)
 
 
 def with_levels(variances: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """Variances (n, nf) of the bins with those of the levels (k, n, nf), so large that these do not average down over the bins."""
-    return variances + min(len(variances), N_CHUNKS) * (common**2).sum(axis=0)
+    """Variances (n, nf) of the bins with those of the levels (n, nf), so large that these do not average down over the bins."""
+    return variances + min(len(variances), N_CHUNKS) * common**2
 
 
 def whitening(variances: np.ndarray, common: np.ndarray) -> np.ndarray:
     """Matrices (nf, n, n) that make the errors of each fibre's bins independent and of one sigma; 0 for a bin without data.
 
-    The covariance of a fibre's bins is their noise and the outer products of the levels that they share.
+    The covariance of a fibre's bins is diagonal, ``variances`` (n, nf), but for the outer product of the level ``common`` (n, nf)
+    that they share.
     """
     known = np.isfinite(variances)
     root = np.where(known, 1.0 / np.sqrt(np.where(known, variances, 1.0)), 0.0)
-    u = (common * root).transpose(2, 1, 0)  # (nf, n, k)
-    covariance = np.eye(u.shape[1]) + u @ u.transpose(0, 2, 1)
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors / np.sqrt(values)[:, None]) @ vectors.transpose(0, 2, 1) * root.T[:, None]
+    u = (common * root).T
+    square = (u**2).sum(axis=1)[:, None, None]
+    # The inverse root of 1 + u u' along u itself; 1 across it.
+    along = np.divide(1.0 / np.sqrt(1.0 + square) - 1.0, square, out=np.zeros_like(square), where=square > 0)
+    return (np.eye(u.shape[1]) + along * u[:, :, None] * u[:, None, :]) * root.T[:, None]

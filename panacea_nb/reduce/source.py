@@ -186,11 +186,11 @@ def fit_point_source(
     Refraction is held at the instrument's table; the shape has priors (``expected``), and the place where it is known (``place``:
     x, y, error), which decide where the light cannot.  With ``disk`` an elliptical disk is fitted instead of a Moffat.
 
-    ``variances`` are those of the noise; ``common`` (k, n, nf) are errors that a fibre has in all chunks together (`level_shapes`):
-    where they are larger than the noise, place and shape are told from how the fibres' light changes along the spectrum.
+    ``common`` (n, nf) are the errors of levels that a fibre has in all chunks together (`level_shapes`) beside ``variances``: where
+    they are large, place and shape are told from how the fibres' light changes along the spectrum.
     """
     expected = expected or ShapePrior()
-    common = np.zeros((1, *means.shape)) if common is None else common
+    common = np.zeros_like(means) if common is None else common
     noise, variances = variances, with_levels(variances, common)
     shape_limits, fwhm_limits = (DISK_LIMITS, DISK_FWHM_LIMITS) if disk else (BETA_LIMITS, FWHM_LIMITS)
     weight = np.where(np.isfinite(variances), 1.0 / variances, 0.0)
@@ -338,8 +338,8 @@ def find_source(
     """
     prior = prior or SourcePrior()
     how = {"expected": prior.disk if disk else prior.point, "place": prior.place, "disk": disk}
-    levels = level_shapes(sky, electron, systematic)
-    centres, means, noise, common = chunk_means(value, variance, levels, good, wave)
+    flat, rows = level_shapes(sky, electron, systematic)
+    centres, means, noise, common = chunk_means(value, variance, flat, good, wave, rows=rows)
     variances = with_levels(noise, common)
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
@@ -380,8 +380,7 @@ def find_source(
 def _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys):
     """Best S/N in windows of some ten pixels: (snr, i, j, wave (1,), means (1, nf), variances (1, nf))."""
     n = wave.size // 10
-    centres, means, noise, common = chunk_means(value, variance, [SYSTEMATIC * sky], good, wave, n)
-    variances = with_levels(noise, common)
+    centres, means, variances, _ = chunk_means(value, variance, SYSTEMATIC * sky, good, wave, n)
     # Continuum: what neighbouring windows hold.
     from scipy.ndimage import median_filter
 
