@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_standards_show_how_the_widths_of_two_channels_compare():
     wide = (source(fwhm=1.2), source(wave=4150.0, fwhm=4.0))  # in one of the channels it is no star
     prior, _ = paired_prior(SourcePrior(), source(), 4150.0, [wide])
     assert prior.point.fwhm[0] == pytest.approx(1.5 * (4150 / 5000) ** -0.2)
+
+
+def test_both_channels_see_the_same_oval():
+    errors = {"x": 0.01, "y": 0.01, "fwhm": 0.01, "beta": 0.05}
+    star = source(shear=(0.06, -0.02))
+    known, _ = paired_prior(SourcePrior(), replace(star, error=errors | {"shear": 0.004}), 4150.0)
+    assert known.point.shear == pytest.approx((0.06, -0.02, np.hypot(0.004, 0.01)))
+    unsure, _ = paired_prior(SourcePrior(), replace(star, error=errors | {"shear": 0.2}), 4150.0)
+    assert unsure.point.shear[2] == SourcePrior().point.shear[2]
 
 
 def test_a_galaxy_stays_one_in_the_other_channel():

@@ -242,15 +242,16 @@ class ExposureModel:
         samples = [spectra[name] for name in ("amplitude", "variance", "mask", "wavelength")]
         data = (*samples, cal.lsf, cal.throughput, cal.positions, cal.alive)
         if before is None:
-            how = {"correct_ftf": asked["correct_ftf"], "prior": prior, "sky_fit": sky_fit}
+            how = {"correct_ftf": asked["correct_ftf"], "prior": prior, "rows": cal.rows, "sky_fit": sky_fit}
             field = fieldmodel.model_field(*data, refraction, self.wave_ref, **how)
         else:
             usable = before.good & (samples[1] > 0)
             rest = (samples[3], cal.lsf, before.field.throughput, cal.positions, cal.alive)
             share = {"source": before.field.source_native, "exclude": None}
-            field = replace(before.field, sky=sky_fit(*samples[:2], usable, *rest, **share, rounds=3))
+            light = before.field.cleaned(samples[0])
+            field = replace(before.field, sky=sky_fit(light, samples[1], usable, *rest, **share, rounds=3))
         good = fieldmodel.usable_samples(field.mask) & cal.alive[:, None]
-        field = skyrefine.refined(field, asked["sky_refine"], spectra["amplitude"], spectra["variance"], good)
+        field = skyrefine.refined(field, asked["sky_refine"], field.cleaned(samples[0]), samples[1], good)
         arrays = skyinput.sky_arrays(field, field.sky.native_variance(), choice)
         values = skyinput.sky_values(field, choice) | {"prior": prior.to_dict()}
         said = (*decisions, choice.decision(int(field.sky.fibers.sum())), *field.decisions)

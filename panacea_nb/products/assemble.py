@@ -8,7 +8,7 @@ from .. import raw
 from ..instrument import channel as find_channel
 from ..instrument import fplane
 from ..reduce.astrometry import pointing, sky_positions
-from ..reduce.calibrated import FLUX_UNCERTAINTY, FLUX_UNCERTAINTY_DEFAULT, Calibrated
+from ..reduce.calibrated import FLUX_UNCERTAINTY, FLUX_UNCERTAINTY_DEFAULT, Calibrated, fiber_light
 from ..reduce.extract import FiberModel
 from ..reduce.flux import FluxScale
 from .bundle import Bundle
@@ -58,7 +58,7 @@ def assemble(
         flattened=divided(spectra["image"], flat),
         trace=fiber_map(spectra["trace"], ny),
         cosmics=spectra["cosmics"],
-        unrectified=np.where(cal.alive[:, None], spectra["amplitude"] / unit, 0.0),
+        unrectified=np.where(cal.alive[:, None], fiber_light(spectra, sky) / unit, 0.0),
         collapsed=result.collapsed,
         spaxels=result.spaxels,
         lsf=result.lsf,
@@ -118,6 +118,8 @@ def own_cards(
             ("SEEING", source.fwhm, "[arcsec] FWHM at SOURCEW"),
             ("MOFBETA", source.beta, "Moffat exponent"),
             ("SEEEXP", source.exponent, "FWHM ~ wavelength**SEEEXP"),
+            ("SRCELL", float(np.hypot(*source.shear)), "(a^2 - b^2) / (a^2 + b^2) of the image's axes"),
+            ("SRCANG", 0.5 * float(np.degrees(np.arctan2(*source.shear[::-1]))), "[deg] of its long axis, IFU x to y"),
             ("SRCCHI", source.chi, "reduced chi-square of the source model"),
             ("SRCREST", 100 * source.unexplained, "[%] what it leaves in the fibres beyond noise"),
             ("SRCFIXED", source.fixed, "position given by the user"),

@@ -139,6 +139,11 @@ class ScienceCalibration:
     def alive(self) -> np.ndarray:
         return self.model.alive
 
+    @property
+    def rows(self) -> np.ndarray:
+        """Where the fibres lie on the chip, (nf,) [px]."""
+        return np.median(self.model.trace, axis=1)
+
     def without(self, fibers: str) -> ScienceCalibration:
         """These calibrations with some fibres switched off: numbers from 1, as in ``12-14,80``."""
         if not fibers:

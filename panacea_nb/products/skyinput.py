@@ -148,6 +148,8 @@ def sky_arrays(field: FieldModel, sky_variance: np.ndarray, choice: SkyChoice) -
     correction = getattr(sky, "correction", None)
     if correction is not None:
         arrays["correction"] = correction
+    if field.stray is not None:
+        arrays["stray"] = field.stray
     if choice.mode == "none":
         empty = ("sky", "sky_variance", "coef", "fibers", "correction")
         arrays |= {name: np.zeros_like(arrays[name]) for name in empty if name in arrays}

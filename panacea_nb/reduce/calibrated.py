@@ -194,7 +194,7 @@ def calibrate(
     cal : object with ``alive``, ``lsf``, ``positions``
     spectra : arrays ``amplitude``, ``variance`` (native, e- per column), ``coupling`` (see `Extraction`)
     sky : arrays of the sky stage: ``sky``, ``sky_variance``, ``wavelength``, ``factor``, ``gradient``, ``extra``,
-        ``coef``, ``mask``; ``sky.meta`` holds the knots
+        ``coef``, ``mask``, and ``stray`` where a bright source scatters light; ``sky.meta`` holds the knots
     scale : FluxScale; response : (nw,) on the channel's grid
     air : Transmission, by which the source's spectrum is divided, if any
     """
@@ -222,7 +222,7 @@ def rectified(
     unit = sky["factor"] / sky["gradient"][:, None]  # throughput x A per column
     safe = np.where(alive[:, None], np.maximum(unit, 1e-9), 1.0)
     usable = usable_samples(sky["mask"]) & alive[:, None] & (spectra["variance"] > 0)
-    rest = np.where(alive[:, None], (spectra["amplitude"] - sky["sky"]) / safe, 0.0)
+    rest = np.where(alive[:, None], (fiber_light(spectra, sky) - sky["sky"]) / safe, 0.0)
     variance = np.where(alive[:, None], spectra["variance"] / safe**2, 0.0)
     even = rectify(rest, variance, sky["mask"], usable, wavelength, grid)
     sky_density, sky_var = sky_on_grid(sky, wavelength, grid, safe)
@@ -245,6 +245,11 @@ def rectified(
         under, electron, even.gain, coupling_on_grid(spectra["coupling"], wavelength, grid), lsf, neighbours, positions, alive,
         refraction, (facts.wave_min, facts.wave_max), sky.meta,
     )  # fmt: skip
+
+
+def fiber_light(spectra: Mapping[str, np.ndarray], sky: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Light of the fibres (nf, nx) [e- per column], without what a bright source scatters on them; arguments as in `calibrate`."""
+    return spectra["amplitude"] - sky["stray"] if "stray" in sky else spectra["amplitude"]
 
 
 def measured(even: Rectified, options: FluxOptions, air: Transmission | None = None) -> Measured:

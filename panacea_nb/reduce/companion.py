@@ -17,6 +17,7 @@ MIN_RATIO = 0.01  # of the first one's light: less beside a bright star may be w
 MIN_SEPARATION = 1.2  # FWHM; closer ones are one source
 SAME_SEEING = 0.1  # arcsec: both are seen through the same air
 SAME_BETA = 0.1
+SAME_OVAL = 0.02  # of the shear
 
 
 def find_companion(
@@ -45,10 +46,10 @@ def find_companion(
     """
     if first.extended:
         return None  # its clumps are no sources of their own
+    shape = ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING), shear=(*first.shear, SAME_OVAL))
     second, search = find_source(
         positions, wave, rest, variance + (MODEL_ERROR * light) ** 2, sky, good, refraction, wave_ref=first.wave_ref,
-        prior=SourcePrior(ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING))), systematic=systematic,
-        electron=electron, lines=False,
+        prior=SourcePrior(shape), systematic=systematic, electron=electron, lines=False,
     )  # fmt: skip
     if second is None or search["best"] < DETECTION:
         return None

@@ -16,6 +16,7 @@ from .sky import SkyModel, fit_sky
 from .source import PointSource, Refraction, find_source, source_shapes
 from .sourceprior import SourcePrior
 from .spline import fit_common
+from .stray import stray_decision, stray_light
 
 POINT_SHARE = 0.02  # of the sky: a fibre with more light of a point source is not sky (its wings' model errs by a tenth)
 DISK_SHARE = 0.06  # the same of an extended object, which leaves few fibres
@@ -37,6 +38,7 @@ class FieldModel:
     throughput : (nf, nx), corrected where that was asked for
     correction : (nf, nx) or None, factor of the fibre-to-fibre correction
     decisions : list of Decision
+    stray : (nf, nx) [e- per column] or None, light that a bright source scatters over the chip, see `stray`
     """
 
     sky: SkyModel
@@ -48,6 +50,11 @@ class FieldModel:
     throughput: np.ndarray
     correction: np.ndarray | None
     decisions: list[Decision] = field(default_factory=list)
+    stray: np.ndarray | None = None
+
+    def cleaned(self, amplitude: np.ndarray) -> np.ndarray:
+        """Light of the fibres (nf, nx) without what a bright source scatters on them."""
+        return amplitude if self.stray is None else amplitude - self.stray
 
     def profile(self) -> dict:
         """Plain values for other stages and exposures: the sources, and the Moffat exponent of a point source, else NaN."""
@@ -83,6 +90,7 @@ def model_field(
     correct_ftf: bool = False,
     fixed: tuple[float, float] | None = None,
     prior: SourcePrior | None = None,
+    rows: np.ndarray | None = None,
     rounds: int = 3,
     sky_fit: Callable[..., SkyModel] = fit_sky,
 ) -> FieldModel:
@@ -92,7 +100,8 @@ def model_field(
     neither eats the other's light.
 
     Parameters are those of `fit_sky`; ``fixed`` is a source position given by the user [arcsec at ``wave_ref``];
-    ``prior`` is what is expected of the source at ``wave_ref``; ``sky_fit`` fits the sky in the way that the user chose, see
+    ``prior`` is what is expected of the source at ``wave_ref``; ``rows`` (nf,) [px] is where the fibres lie on the chip, for the
+    stray light of a bright source, else none is looked for; ``sky_fit`` fits the sky in the way that the user chose, see
     `skychoice.sky_fit`.
     """
     nf, nx = amplitude.shape
@@ -104,16 +113,16 @@ def model_field(
     neighbours = field_neighbours(positions, alive)
     source, source_native, exclude, correction = None, np.zeros((nf, nx)), np.zeros(nf, bool), None
     companion, beside = None, np.zeros((nf, nx))
-    sky, search = None, {}
+    sky, search, seen, stray = None, {}, amplitude, None
     for turn in range(rounds + 1):
         if turn == rounds and companion is None:
             break  # two sources push each other about: they get a round more
         sky = sky_fit(
-            amplitude, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
+            seen, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
             start=sky, rounds=2 if turn else 3,
         )  # fmt: skip
         native = sky.native()
-        rest = amplitude - native - beside
+        rest = seen - native - beside
         unit = sky.factor / sky.gradient[:, None]  # throughput x A per px
         electron = np.where(alive[:, None], 1.0 / np.maximum(unit, 1e-9), 0.0)  # per column
         density = rest * electron
@@ -134,6 +143,8 @@ def model_field(
             electron=electron,
         )
         source_native = np.zeros((nf, nx))
+        if source is None:
+            seen, stray = amplitude, None
         if source is not None and fixed is None and (source.extended or prior.extended):
             # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
             source, _ = find_source(
@@ -170,25 +181,30 @@ def model_field(
                         "warn",
                     )
                 )
+            if rows is not None and turn + 1 < rounds and not source.extended:
+                rest = amplitude - native - source_native
+                stray = stray_light(rest, variance, good & alive[:, None], source_native, native, rows, positions)
+                seen = amplitude if stray is None else amplitude - stray
         # What neither sky nor source explains and no line could be: cosmic rays that the image did not show.
-        local, _ = smooth_source(amplitude - native - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
+        local, _ = smooth_source(seen - native - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
         predicted = native + source_native + local
-        spikes = find_spikes(amplitude, variance, good, predicted)
+        spikes = find_spikes(seen, variance, good, predicted)
         sigma = np.sqrt(np.maximum(variance, 1e-6) + (SKY_ERROR * native) ** 2)
-        spikes |= find_lonely(amplitude - native - source_native, sigma, source_native, good, sky.wavelength, neighbours)
+        spikes |= find_lonely(seen - native - source_native, sigma, source_native, good, sky.wavelength, neighbours)
         mask[spikes] |= np.uint8(DQ.OUTLIER)
         good = good & ~spikes
         if correct_ftf and turn == 0:
             throughput, correction, decision = correct_throughput(
-                amplitude - source_native, variance, good, sky, throughput, alive
+                seen - source_native, variance, good, sky, throughput, alive
             )
             decisions.append(decision)
     decisions += sky.decisions + (source.decisions if source is not None else [])
     if companion is not None:
         decisions.append(companion_decision(source, companion))
-    return FieldModel(
-        sky, source, companion, source_native, search, mask, throughput, correction, list(dict.fromkeys(decisions))
-    )
+    if stray is not None:
+        decisions.append(stray_decision(stray, source_native, sky.native()))
+    decisions = list(dict.fromkeys(decisions))
+    return FieldModel(sky, source, companion, source_native, search, mask, throughput, correction, decisions, stray)
 
 
 def _share(source: np.ndarray, sky: np.ndarray, good: np.ndarray) -> np.ndarray:

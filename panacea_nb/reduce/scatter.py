@@ -38,7 +38,7 @@ def binned(image: np.ndarray, step: int = SCATTER_STEP) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _gaussian_matrix(n: int, sigma: float) -> np.ndarray:
+def gaussian_matrix(n: int, sigma: float) -> np.ndarray:
     """(n, n): blurs a vector by a Gaussian of ``sigma`` elements, cut off at 3.5 sigma; nothing comes from beyond its ends."""
     reach = int(3.5 * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
@@ -48,7 +48,7 @@ def _gaussian_matrix(n: int, sigma: float) -> np.ndarray:
 
 def blurred(small: np.ndarray, sigma: float, step: int = SCATTER_STEP) -> np.ndarray:
     """A `binned` image blurred by a Gaussian of ``sigma`` px of the full image: for wide ones a matrix is the fastest filter."""
-    return _gaussian_matrix(small.shape[0], sigma / step) @ small @ _gaussian_matrix(small.shape[1], sigma / step)
+    return gaussian_matrix(small.shape[0], sigma / step) @ small @ gaussian_matrix(small.shape[1], sigma / step)
 
 
 def gap_pixels(model: FiberModel, n_rows: int) -> np.ndarray:

@@ -28,6 +28,7 @@ LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 DEFAULT_FWHM = 1.5
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
 MAX_SEEING = 2.9  # arcsec; a wider object is extended
+MOST_SHEAR = 0.6
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
 
 
@@ -41,12 +42,12 @@ class PointSource:
     wave_ref : float [A]
     fwhm : float, arcsec at ``wave_ref``; exponent : FWHM ~ wavelength^exponent; beta : Moffat exponent
     snr : float, of the detection
-    error : dict of 1-sigma errors of x, y, fwhm, beta (NaN where held)
+    error : dict of 1-sigma errors of x, y, fwhm, beta, shear (NaN where held)
     fixed : bool, position given by the user
     chi : float, reduced chi-square of the fit over fibres and chunks
     chunk_wave, chunk_flux, chunk_error : (n,) source flux by chunk, unit of the data
     decisions : list of Decision
-    shear : ellipticity of an extended object's model; 0, 0 for a point source
+    shear : ellipticity of the model, see `psf.lenslet_fractions`
     disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
     unexplained : float, RMS of what the model leaves in the fibres beyond their noise, as a share of the model's own RMS
     """
@@ -136,7 +137,7 @@ def _shapes(par, positions, wave, wave_ref, refraction, disk=False):
     x, y, log_fwhm, exponent, beta, *shear = par
     dx, dy = refraction.offset(wave, wave_ref)
     fwhm = np.exp(log_fwhm) * (wave / wave_ref) ** exponent
-    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=tuple(shear) or (0.0, 0.0), disk=disk)
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=tuple(shear), disk=disk)
 
 
 def _chunk_fluxes(shape, means, weight):
@@ -214,7 +215,7 @@ def fit_point_source(
             (par[3] - expected.exponent[0]) / expected.exponent[1],
             (par[4] - expected.beta[0]) / expected.beta[1],
             (np.exp(par[2]) - expected.fwhm[0]) / expected.fwhm[1],
-            *((par[5:] - expected.shear[:2]) / expected.shear[2] if disk else ()),
+            *((par[5:] - expected.shear[:2]) / expected.shear[2]),
             *((par[:2] - place[:2]) / place[2] if place is not None and not fixed else ()),
             *tilt,
         ]
@@ -222,11 +223,9 @@ def fit_point_source(
 
     width = min(max(expected.fwhm[0], fwhm_limits[0] * 1.05), fwhm_limits[1] * 0.95)
     steep = min(max(expected.beta[0], shape_limits[0] * 1.05), shape_limits[1] * 0.95)
-    tail = [np.log(width), expected.exponent[0], steep]
-    low = [np.log(fwhm_limits[0]), -0.5, shape_limits[0]]
-    high = [np.log(fwhm_limits[1]), 0.1, shape_limits[1]]
-    if disk:
-        tail, low, high = [*tail, *np.clip(expected.shear[:2], -0.55, 0.55)], [*low, -0.6, -0.6], [*high, 0.6, 0.6]
+    tail = [np.log(width), expected.exponent[0], steep, *np.clip(expected.shear[:2], -0.9 * MOST_SHEAR, 0.9 * MOST_SHEAR)]
+    low = [np.log(fwhm_limits[0]), -0.5, shape_limits[0], -MOST_SHEAR, -MOST_SHEAR]
+    high = [np.log(fwhm_limits[1]), 0.1, shape_limits[1], MOST_SHEAR, MOST_SHEAR]
     if fixed:
         p0, bounds = np.array(tail), (low, high)
     else:
@@ -250,7 +249,7 @@ def fit_point_source(
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
-    errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4]}
+    errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:])}
     decisions = []
     if np.exp(par[2]) < fwhm_limits[0] * 1.02 or np.exp(par[2]) > fwhm_limits[1] * 0.98:
         perhaps = (
@@ -274,7 +273,7 @@ def fit_point_source(
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
-        tuple(float(v) for v in par[5:]) or (0.0, 0.0), disk, unexplained,
+        (float(par[5]), float(par[6])), disk, unexplained,
     )  # fmt: skip
 
 

@@ -21,11 +21,13 @@ BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: widt
 BETA_ACROSS = 0.05  # of the exponent between two channels in one exposure
 BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
-ELLIPTICITY = 0.3  # prior width of the shear of extended objects
+OVAL = 0.05  # prior width of the shear of a star's image, which guiding and optics make oval
+ELLIPTICITY = 0.3  # the same of extended objects
 DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
 DISK_FWHM = (3.0, 1.5)  # arcsec
 PAIR_FWHM = 0.02  # relative, by which images in two channels of an arm differ beside the known change with wavelength
 PAIR_RATIO = 0.01  # relative, by which the ratio of their widths changes from star to star of a night
+PAIR_OVAL = 0.01  # of the shear between two channels in one exposure
 PAIR_PLACE = 0.05  # arcsec, by which a source may move between the channels of an arm, from star to star
 DISK_CHANGES = (0.05, 0.2, 0.05)  # relative FWHM, steepness and shear of a galaxy from channel to channel: its colours
 
@@ -39,13 +41,13 @@ class ShapePrior:
     beta : Moffat exponent, or steepness of a disk
     fwhm : FWHM [arcsec] at the wavelength of the prior
     exponent : of FWHM ~ wavelength^exponent
-    shear : both components of the ellipticity of a disk, and their error
+    shear : both components of the ellipticity, and their error
     """
 
     beta: Known = MOFFAT_BETA
     fwhm: Known = SEEING_PRIOR
     exponent: Known = SEEING_EXPONENT
-    shear: tuple[float, float, float] = (0.0, 0.0, ELLIPTICITY)
+    shear: tuple[float, float, float] = (0.0, 0.0, OVAL)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class SourcePrior:
     """
 
     point: ShapePrior = ShapePrior()
-    disk: ShapePrior = ShapePrior(DISK_STEEPNESS, DISK_FWHM)
+    disk: ShapePrior = ShapePrior(DISK_STEEPNESS, DISK_FWHM, shear=(0.0, 0.0, ELLIPTICITY))
     place: tuple[float, float, float] | None = None
     extended: bool = False
 
@@ -122,9 +124,9 @@ def paired_prior(
 ) -> tuple[SourcePrior, list[Decision]]:
     """The prior with what the other channel of the arm shows of the same source in the same exposure.
 
-    Both channels look through the same air at the same time: one seeing, one Moffat exponent, one place.  How the widths of the
-    channels' images compare, and how far apart they lie in IFU coordinates, is what the night's standards show; without one, the
-    width changes as air makes it, and nothing is said of the place.
+    Both channels look through the same air at the same time: one seeing, one Moffat exponent and elongation, one place.  How the
+    widths of the channels' images compare, and how far apart they lie in IFU coordinates, is what the night's standards show;
+    without one, the width changes as air makes it, and nothing is said of the place.
 
     Parameters
     ----------
@@ -159,6 +161,7 @@ def paired_prior(
             prior.point,
             beta=(pair.beta, float(np.hypot(pair.error["beta"], BETA_ACROSS))),
             fwhm=(float(fwhm), float(error)),
+            shear=(*pair.shear, float(min(np.hypot(pair.error.get("shear", OVAL), PAIR_OVAL), OVAL))),
         )
         prior = replace(prior, point=shape)
     text = f"expected from the other channel of the arm: FWHM {fwhm:.2f} arcsec, exponent {pair.beta:.2f}"
