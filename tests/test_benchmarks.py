@@ -111,6 +111,13 @@ def test_a_scale_that_nobody_can_know_is_taken_out_only_where_the_reduction_says
     assert unknown_scale(said, true) == 1.0
 
 
+@pytest.mark.parametrize("row", ["noise", "noise_error"])
+def test_a_spread_is_allowed_what_its_samples_tell_of_it(perfect, row):
+    """2.5 sigma of the robust spread of 2064 independent samples: 1.17 / sqrt(2064) each."""
+    for value in rows.measure(perfect)[row]:
+        assert value.allowance == pytest.approx(2.5 * 1.17 / np.sqrt(2064), rel=0.2)
+
+
 def test_lines_stay_within_their_noise(perfect):
     lines = rows.measure(perfect)["lines"]
     assert len(lines) == 4

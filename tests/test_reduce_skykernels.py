@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter1d
 
-from panacea_nb.reduce.skykernels import compare, slit_equations
+from panacea_nb.reduce.skykernels import SHIFT_TERMS, WIDTH_TERMS, compare, slit_equations, slit_field
 
 NF, NX = 12, 90
 RNG = np.random.default_rng(900)
@@ -36,7 +36,11 @@ def test_equations_of_shift_and_width_are_those_of_the_full_design():
     weight[RNG.random((NF, NX)) < 0.2] = 0.0
     f, x = np.linspace(-1, 1, NF), np.linspace(-1, 1, NX)
     normal, rhs = slit_equations(slope, curve, px, factor, weight, rest, f, x)
-    across = np.stack([f[:, None] + 0 * x, f[:, None] * x, (f**2 - 1 / 3)[:, None] + 0 * x])
-    design = np.concatenate([across * slope * px * factor, across * 0.5 * curve * px**2 * factor]).reshape(6, -1)
+    shifts, widths = ([slit_field(np.eye(len(t))[k], t, f, x) for k in range(len(t))] for t in (SHIFT_TERMS, WIDTH_TERMS))
+    assert shifts[2] == pytest.approx(np.repeat(1.5 * f[:, None] ** 2 - 0.5, NX, axis=1))
+    assert shifts[3] == pytest.approx(f[:, None] * (1.5 * x**2 - 0.5))
+    design = np.concatenate(
+        [np.stack(shifts) * slope * px * factor, np.stack(widths) * 0.5 * curve * px**2 * factor]
+    ).reshape(len(rhs), -1)
     assert normal == pytest.approx((design * weight.ravel()) @ design.T, rel=1e-9)
     assert rhs == pytest.approx((design * weight.ravel()) @ rest.ravel(), rel=1e-9)

@@ -11,7 +11,7 @@ from ..decisions import Decision
 from ..errors import PanaceaError
 from .arrays import plain
 from .flat import knot_step, reference_variance
-from .skykernels import compare, slit_equations
+from .skykernels import SHIFT_TERMS, WIDTH_TERMS, compare, slit_equations, slit_field
 from .spline import CommonSpectrum, fit_common
 
 CLIP_SIGMA = 4.5  # single samples
@@ -24,7 +24,7 @@ FAINTEST = 0.14  # share of fibres taken as sky when an object fills the field (
 MIN_GRADIENT_SHARE = 0.35  # of the fibres must be free of objects for a gradient of the sky to be told from their light
 GRADIENT_PRIOR = 0.02  # of the sky, per polynomial term over the field: night skies and twilight flats tilt by 1-3 %
 # px, px^2: shifts and widths across the slit against the calibrations
-SLIT_PRIOR = np.array([0.05, 0.05, 0.05, 0.2, 0.2, 0.2])
+SLIT_PRIOR = np.array([0.05, 0.05, 0.03, 0.02, 0.02, 0.02, 0.2, 0.2, 0.13])
 SLIT_SIGMA = 3.0  # significance that such a term must have
 NEIGHBOURHOOD = 0.7  # arcsec, Gaussian sigma over which levels are averaged to find the faintest region
 NEIGHBOURS = (1, 2)  # fibres apart, whose levels share the errors of detector rows
@@ -198,11 +198,6 @@ def faintest_fibers(level: np.ndarray, error: np.ndarray, usable: np.ndarray, po
     return usable & (smooth <= np.sort(smooth)[max(MIN_FIBERS, int(FAINTEST * usable.sum())) - 1])
 
 
-def _shift_terms(nf: int, nx: int) -> tuple[np.ndarray, np.ndarray]:
-    """Axes of fibre and column from -1 to 1, broadcastable to (nf, nx)."""
-    return np.linspace(-1, 1, nf)[:, None], np.linspace(-1, 1, nx)[None, :]
-
-
 def _faint_third(density: np.ndarray, usable: np.ndarray, may: np.ndarray) -> np.ndarray:
     """The third of the fibres that ``may`` be sky with the faintest median over a part of the columns, (nf,) bool."""
     part = np.where(usable, density, np.nan)[:, :: max(1, density.shape[1] // MEDIAN_COLUMNS)]
@@ -261,7 +256,7 @@ def fit_sky(
     gradient = np.ones(nf)
     step = knot_step(wavelength)
     limits = float(wavelength.min()) - 3, float(wavelength.max()) + 3
-    f_axis, x_axis = _shift_terms(nf, nx)
+    f_axis, x_axis = np.linspace(-1, 1, nf), np.linspace(-1, 1, nx)
     clipped, z = np.zeros((nf, nx), bool), np.empty((nf, nx))
     decisions: list[Decision] = []
     may = alive & np.array([usable[f].sum() > nx // 4 for f in range(nf)])
@@ -282,7 +277,7 @@ def fit_sky(
     # A plane through a few fibres on one side of the field would run away on the other.
     allowed = 0 if (may if fibers is None else may & fibers).sum() < MIN_GRADIENT_SHARE * alive.sum() else 2
     degree = min(1, allowed)
-    shift_coef, width_coef = np.zeros(3), np.zeros(3)
+    shift_coef, width_coef = np.zeros(len(SHIFT_TERMS)), np.zeros(len(WIDTH_TERMS))
     if start is not None:
         gradient, lam, extra = start.gradient, start.wavelength, start.extra
         shift_coef, width_coef = start.terms["shift"].copy(), start.terms["width"].copy()
@@ -317,7 +312,7 @@ def fit_sky(
         px = dispersion
         # The fitted spectrum has taken its share of each term; without it the terms are what is left over the mean of the fibres.
         rest = data - model * (gradient / before)[:, None]
-        normal, rhs = slit_equations(slope, curve, px, factor, weight, rest, f_axis[:, 0], x_axis[0])
+        normal, rhs = slit_equations(slope, curve, px, factor, weight, rest, f_axis, x_axis)
         # A faint sky says little: what it does not show clearly is as in the calibrations.
         sure = SLIT_SIGMA / np.sqrt(np.maximum(np.diag(normal), 1e-30))
         normal += np.diag(SLIT_PRIOR**-2)
@@ -325,14 +320,10 @@ def fit_sky(
         scale = np.sqrt(np.diag(normal))
         solution = np.linalg.lstsq(normal / np.outer(scale, scale), rhs / scale, rcond=1e-6)[0] / scale
         solution = np.where(np.abs(solution) > sure, solution, 0.0)
-        shift_coef += np.clip(solution[:3], -0.5, 0.5)
-        width_coef += np.clip(solution[3:], -1.0, 1.0)
-        shift = shift_coef[0] * f_axis + shift_coef[1] * f_axis * x_axis + shift_coef[2] * (f_axis**2 - 1 / 3)
-        lam = wavelength + shift * px
-        extra = (
-            arc_extra
-            + (width_coef[0] * f_axis + width_coef[1] * f_axis * x_axis + width_coef[2] * (f_axis**2 - 1 / 3)) * px**2
-        )
+        shift_coef += np.clip(solution[: shift_coef.size], -0.5, 0.5)
+        width_coef += np.clip(solution[shift_coef.size :], -1.0, 1.0)
+        lam = wavelength + slit_field(shift_coef, SHIFT_TERMS, f_axis, x_axis) * px
+        extra = arc_extra + slit_field(width_coef, WIDTH_TERMS, f_axis, x_axis) * px**2
     level, error = fiber_levels(data, np.where(stray, 0, base_weight), model)
     inner = chosen[:, None] & usable & ~clipped
     chi = 1.4826 * float(np.median(np.abs(z[inner])))

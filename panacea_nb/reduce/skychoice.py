@@ -13,6 +13,7 @@ from ..decisions import Decision
 from .flat import reference_variance
 from .rectify import fill_gaps
 from .sky import FLAT_ERROR, SkyError, SkyModel, faintest_fibers, fiber_levels, fit_sky
+from .skykernels import SHIFT_TERMS, WIDTH_TERMS
 from .skyregion import Region, object_fibers, sky_fibers
 from .source import Refraction
 from .spline import CommonSpectrum
@@ -254,9 +255,9 @@ def borrowed_sky(
     pull = ((data - model) / np.sqrt(np.maximum(variance, 1e-9)))[fibers[:, None] & usable & ~clipped]
     text = f"sky of exposure {other.name} times {scale[0]:.4f} +- {error[0]:.4f}, moved by {moved:.3f} A"
     decisions.insert(0, Decision("SKYEXPOSURE", text, "info"))
+    terms = {"shift": np.zeros(len(SHIFT_TERMS)), "width": np.zeros(len(WIDTH_TERMS)), "degree": np.array([0])}
     return AdjustedSky(
-        spectrum, unit, extra, wavelength, np.ones(positions.shape[0]),
-        {"shift": np.zeros(3), "width": np.zeros(3), "degree": np.array([0])}, fibers, level, level_error,
+        spectrum, unit, extra, wavelength, np.ones(positions.shape[0]), terms, fibers, level, level_error,
         1.4826 * float(np.median(np.abs(pull))) if pull.size else float("nan"), FLAT_ERROR, decisions,
         fixed_variance=fixed, scale=scale, scale_error=error,
     )  # fmt: skip

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.polynomial import legendre
 
 RUN = 5  # neighbouring samples whose mean shows faint lines
 RUN_LIMIT = 6.0  # sigma that one sample counts at most in that mean
+# Degrees over fibres and columns of the Legendre terms across the slit; what all fibres have in common is in the spectrum.
+SHIFT_TERMS = ((1, 0), (1, 1), (2, 0), (1, 2), (2, 1), (3, 0))
+WIDTH_TERMS = ((1, 0), (1, 1), (2, 0))
+POWERS = 5  # of the column, that the products of two terms have
 
 
 @njit(cache=True)
@@ -46,13 +51,14 @@ def slit_sums(slope, curve, px, factor, weight, rest, x_axis):
 
     Returns
     -------
-    products : (3, 3, nf), sums of w a a, w a b, w b b times the powers 0, 1, 2 of the column
-    right : (2, 2, nf), sums of w a rest, w b rest times the powers 0, 1
+    products : (3, POWERS, nf), sums of w a a, w a b, w b b times the powers of the column
+    right : (2, POWERS, nf), sums of w a rest, w b rest times them
     """
     nf, nx = slope.shape
-    products, right = np.zeros((3, 3, nf)), np.zeros((2, 2, nf))
+    products, right = np.zeros((3, POWERS, nf)), np.zeros((2, POWERS, nf))
+    sums = np.zeros((5, POWERS))
     for f in range(nf):
-        aa0 = aa1 = aa2 = ab0 = ab1 = ab2 = bb0 = bb1 = bb2 = a0 = a1 = b0 = b1 = 0.0
+        sums[:] = 0.0
         for x in range(nx):
             w = weight[f, x]
             if w <= 0.0:
@@ -60,15 +66,16 @@ def slit_sums(slope, curve, px, factor, weight, rest, x_axis):
             p, q = px[f, x], x_axis[x]
             a = slope[f, x] * p * factor[f, x]
             b = 0.5 * curve[f, x] * p * p * factor[f, x]
-            aa, ab, bb = w * a * a, w * a * b, w * b * b
-            ar, br = w * a * rest[f, x], w * b * rest[f, x]
-            aa0, ab0, bb0, a0, b0 = aa0 + aa, ab0 + ab, bb0 + bb, a0 + ar, b0 + br
-            aa1, ab1, bb1, a1, b1 = aa1 + aa * q, ab1 + ab * q, bb1 + bb * q, a1 + ar * q, b1 + br * q
-            aa2, ab2, bb2 = aa2 + aa * q * q, ab2 + ab * q * q, bb2 + bb * q * q
-        products[0, 0, f], products[0, 1, f], products[0, 2, f] = aa0, aa1, aa2
-        products[1, 0, f], products[1, 1, f], products[1, 2, f] = ab0, ab1, ab2
-        products[2, 0, f], products[2, 1, f], products[2, 2, f] = bb0, bb1, bb2
-        right[0, 0, f], right[0, 1, f], right[1, 0, f], right[1, 1, f] = a0, a1, b0, b1
+            aa, ab, bb, ar, br = w * a * a, w * a * b, w * b * b, w * a * rest[f, x], w * b * rest[f, x]
+            power = 1.0
+            for k in range(POWERS):
+                sums[0, k] += aa * power
+                sums[1, k] += ab * power
+                sums[2, k] += bb * power
+                sums[3, k] += ar * power
+                sums[4, k] += br * power
+                power *= q
+        products[:, :, f], right[:, :, f] = sums[:3], sums[3:]
     return products, right
 
 
@@ -76,7 +83,7 @@ def slit_equations(
     slope: np.ndarray, curve: np.ndarray, px: np.ndarray, factor: np.ndarray, weight: np.ndarray, rest: np.ndarray,
     f_axis: np.ndarray, x_axis: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Normal equations (6, 6), (6,) of shifts [px] and widths [px^2] across the slit, each as f, f x and f^2 - 1/3.
+    """Normal equations (n, n), (n,) of the shifts [px], `SHIFT_TERMS`, and widths [px^2], `WIDTH_TERMS`, across the slit.
 
     Parameters
     ----------
@@ -85,12 +92,22 @@ def slit_equations(
     f_axis : (nf,), x_axis : (nx,), from -1 to 1
     """
     products, right = slit_sums(slope, curve, px, factor, weight, rest, x_axis)
-    across, along = np.stack([f_axis, f_axis, f_axis**2 - 1 / 3]), (0, 1, 0)
-    normal, rhs = np.zeros((6, 6)), np.zeros(6)
-    for i in range(2):
-        rhs[3 * i : 3 * i + 3] = [across[k] @ right[i, along[k]] for k in range(3)]
-        for j in range(2):
-            for k in range(3):
-                for m in range(3):
-                    normal[3 * i + k, 3 * j + m] = (across[k] * across[m]) @ products[i + j, along[k] + along[m]]
+    terms = [(0, *degrees) for degrees in SHIFT_TERMS] + [(1, *degrees) for degrees in WIDTH_TERMS]
+    across = [_legendre(i, f_axis) for _, i, _ in terms]
+    along = [legendre.leg2poly(np.eye(j + 1)[j]) for _, _, j in terms]
+    rhs = np.array([across[k] @ (right[t, : p.size].T @ p) for k, ((t, *_), p) in enumerate(zip(terms, along, strict=True))])
+    normal = np.zeros((rhs.size, rhs.size))
+    for k, (t, *_) in enumerate(terms):
+        for m, (u, *_) in enumerate(terms[: k + 1]):
+            both = np.polynomial.polynomial.polymul(along[k], along[m])
+            normal[k, m] = normal[m, k] = (across[k] * across[m]) @ (products[t + u, : both.size].T @ both)
     return normal, rhs
+
+
+def slit_field(coef: np.ndarray, terms: tuple[tuple[int, int], ...], f_axis: np.ndarray, x_axis: np.ndarray) -> np.ndarray:
+    """Field (nf, nx) of the coefficients (n,) of `SHIFT_TERMS` or `WIDTH_TERMS`."""
+    return sum(c * _legendre(i, f_axis)[:, None] * _legendre(j, x_axis) for c, (i, j) in zip(coef, terms, strict=True))
+
+
+def _legendre(degree: int, x: np.ndarray) -> np.ndarray:
+    return legendre.legval(x, np.eye(degree + 1)[degree])
