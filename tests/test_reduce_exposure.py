@@ -15,6 +15,7 @@ from reduce_factory import (
     rows_of,
     wavelengths,
 )
+from scipy.ndimage import gaussian_filter
 
 from panacea_nb.instrument import channel
 from panacea_nb.reduce.exposure import extract_exposure, hit_samples, reference_sigma, zero_of
@@ -62,12 +63,12 @@ def result(setup, frame):
     return extracted(setup, image, mask)
 
 
-def extracted(setup, image, mask, marked=None, flat_error=0.0):
+def extracted(setup, image, mask, marked=None, flat_error=0.0, scattered=0.0):
     trace, wave, lsf, throughput = setup
     alive = np.ones(NF, bool)
-    none = ScatterModel(SCATTER_SIGMAS, np.zeros(SCATTER_SIGMAS.size))
+    scatter = ScatterModel(SCATTER_SIGMAS, np.where(SCATTER_SIGMAS == 50.0, scattered, 0.0))
     return extract_exposure(
-        image, mask, read_noise(image), nothing(image), fiber_model(trace, alive), none, wave, lsf, throughput, POSITIONS,
+        image, mask, read_noise(image), nothing(image), fiber_model(trace, alive), scatter, wave, lsf, throughput, POSITIONS,
         sky_lines=LINES, wander=np.array([[0.1, 0.1, 30.0]] * 2), flat_error=np.full(NX, flat_error), marked=marked,
     )  # fmt: skip
 
@@ -76,6 +77,29 @@ def test_row_flexure_and_pedestal(result):
     assert result.flexure.coef[0] == pytest.approx(ROW_SHIFT, abs=0.005)
     assert result.flexure.converged
     assert np.median(result.background) == pytest.approx(PEDESTAL, abs=0.2)
+
+
+def test_scattered_light_between_fibres_is_no_cosmic_ray_and_counted_once(setup):
+    """A star beside the gap scatters 8 % of its light: 20 e- in the gap, where no fibre is.
+
+    The first look at the frame knows nothing of it, takes what it finds there for cosmic rays, and beside it for the fibres' own
+    light.  Neither may reach the levels of the rows or the scattered light that is subtracted.
+    """
+    trace, wave, _, throughput = setup
+    amplitude = SKY(wave - WAVE_SHIFT) * throughput * np.gradient(wave, axis=1) / 20
+    amplitude[30:38] += 12000.0
+    ny = rows_of(trace) + 40
+    light = paint(trace + ROW_SHIFT, amplitude, ny)
+    scattered = 0.08 * gaussian_filter(light, 50.0, mode="constant")
+    image = expose(np.random.default_rng(602), light + scattered)
+    result = extracted(setup, image, np.zeros(image.shape, np.uint8), scattered=0.08)
+    gap = slice(int(trace[39].max()) + 20, int(trace[40].min()) - 20)
+    assert scattered[gap].mean() == pytest.approx(20, abs=3)
+    off = result.background - scattered
+    assert abs(np.median(off[gap])) < 0.3
+    error = np.median(result.extraction.amplitude - amplitude, axis=1)
+    assert error[41:46] == pytest.approx(0.0, abs=0.8)  # on the other side of the gap; 3 without
+    assert error[38:41] == pytest.approx(0.0, abs=5.0)  # beside the star of 12000
 
 
 def test_wavelength_zero_comes_from_the_sky(result, setup):

@@ -80,6 +80,16 @@ def find_tracks(
     return CosmicResult(cosmic, result)
 
 
+def still_above(mask: np.ndarray, image: np.ndarray, noise: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Pixels (ny, nx) bool of a ``mask`` that stand above what is ``expected`` (ny, nx) [e-], by `GROW_SIGMA` at least."""
+    y, x = np.nonzero(mask)
+    floor = np.broadcast_to(noise, image.shape)[y, x]
+    light = expected[y, x]
+    kept = np.zeros_like(mask)
+    kept[y, x] = image[y, x] - light > GROW_SIGMA * np.sqrt(floor**2 + np.maximum(light, 0.0))
+    return kept
+
+
 def _median_of_five(values: np.ndarray) -> np.ndarray:
     """Running median of five samples along the second axis, by comparisons of shifted images."""
     a, b, c, d, e = (np.pad(values, ((0, 0), (2, 2)), mode="edge")[:, k : k + values.shape[1]] for k in range(5))

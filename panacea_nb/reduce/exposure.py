@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..decisions import Decision
-from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source
+from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source, still_above
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .maskbits import DQ
 from .rowlevel import row_levels
-from .scatter import ScatterModel, scattered_light
+from .scatter import ScatterModel, held, scattered_light
 from .sky import SkyError, SkyModel, fit_sky
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
@@ -117,8 +117,10 @@ def extract_exposure(
             "light may be lost: look at Flexure in the notebook of 05_extract"
         )
         decisions.append(Decision("ROWFLEX", text, "warn"))
-    background = scattered_light(scatter, rough.model)
-    levels = row_levels(image - background, noise, bad | first.mask, moved, rough.model, wander)
+    background = scattered_light(scatter, rough.model, held(model, image.shape[0]))
+    # The first look knew of no scattered light, and took it for cosmic rays where no fibre is: between groups of fibres.
+    hit = still_above(first.mask, image, noise, np.maximum(rough.model, background))
+    levels = row_levels(image - background, noise, bad | hit, moved, rough.model, wander)
     background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
     cosmics, result = with_marks(tracks.mask, marked), tracks.extraction

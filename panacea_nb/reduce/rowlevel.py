@@ -13,7 +13,7 @@ from .rowwander import LEAST
 
 PROFILE_ERROR = 0.005  # of a row's light: what the fibre profiles may be wrong by in all columns alike
 PIXEL_ERROR = 0.02  # of a pixel's light
-STRIDE = 2  # columns; a level is known to 0.1 e- from half of them
+STRIDE = 1  # columns: a level is known to 0.07 e- from all of them
 NEAR = 3 * SIZE  # rows within which fibres share a level's light: beyond, five fibres or more lie between
 BAND = 2 * SIZE  # rows over which levels are coupled by that
 

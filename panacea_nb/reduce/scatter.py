@@ -13,6 +13,8 @@ from .extract import FiberModel
 
 SCATTER_STEP = 8  # px to which an image is binned before it is blurred
 SCATTER_SIGMAS = np.array([12.0, 25.0, 50.0, 100.0, 200.0, 400.0, 600.0])
+SCATTER_ROUNDS = 4  # each leaves a tenth or less of the last one's error
+HELD = 0.85  # of a level background between two fibres' centres, what the fit of their profiles takes for their light
 GAP_DISTANCE = 10.5  # px from the nearest fibre: nothing of the fitted profile reaches there
 
 
@@ -90,14 +92,26 @@ def fit_scatter(image: np.ndarray, fibers: np.ndarray, bad: np.ndarray, gap: np.
     return ScatterModel(SCATTER_SIGMAS, solution / scale)
 
 
-def scattered_light(scatter: ScatterModel, fibers: np.ndarray) -> np.ndarray:
-    """Scattered light (ny, nx) float32 [e-] under a frame whose fibre image is given."""
-    total = None
-    small = binned(fibers)
-    for sigma, weight in zip(scatter.sigmas, scatter.weights, strict=True):
-        if weight > 0:
-            part = weight * blurred(small, sigma)
-            total = part if total is None else total + part
-    if total is None:
+def held(model: FiberModel, n_rows: int) -> np.ndarray:
+    """Share of a level background that fibres take for their own light where none is subtracted, (n_rows // SCATTER_STEP,)."""
+    rows = np.sort(np.median(model.trace[model.alive], axis=1))
+    n = n_rows // SCATTER_STEP
+    count = np.bincount(np.clip(rows // SCATTER_STEP, 0, n - 1).astype(int), minlength=n)
+    return HELD * count * float(np.median(np.diff(rows))) / SCATTER_STEP
+
+
+def scattered_light(scatter: ScatterModel, fibers: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
+    """Scattered light (ny, nx) float32 [e-] under a frame whose fibre image is given.
+
+    With ``share``, see `held`, that image comes from an extraction that knew of none, so that it holds the scattered light too.
+    """
+    if not (scatter.weights > 0).any():
         return np.zeros_like(fibers, dtype=np.float32)
+    small = binned(fibers)
+    pairs = [(s, w) for s, w in zip(scatter.sigmas, scatter.weights, strict=True) if w > 0]
+    own = small
+    for _ in range(1 if share is None else SCATTER_ROUNDS):
+        total = sum(weight * blurred(own, sigma) for sigma, weight in pairs)
+        if share is not None:
+            own = small - share[:, None] * total
     return enlarged(total, fibers.shape)
