@@ -74,6 +74,21 @@ def test_position_width_and_flux_within_their_errors():
     assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1.0, abs=0.45)
 
 
+@pytest.mark.parametrize("uneven", [0.0, 0.01])
+def test_error_of_the_flux_that_all_wavelengths_share(uneven):
+    """Place, width and wings are known to some per cent only, and so is the flux; levels of fibres add to it."""
+    pulls = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        data, variance, sky, good, _ = field(rng, 12.0, *rng.uniform(-2, 2, 2))
+        data = data + uneven * sky * rng.normal(size=(NF, 1))
+        source, _ = search(data, variance, sky, good, systematic=uneven)
+        flux = np.average(source.chunk_flux, weights=source.chunk_error**-2)
+        assert 0.03 < source.flux_error < 0.1
+        pulls.append((flux / 12.0 - 1) / source.flux_error)
+    assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1.0, abs=0.45)
+
+
 def test_faint_source_is_found_where_it_is():
     rng = np.random.default_rng(121)
     data, variance, sky, good, _ = field(rng, 1.6, 1.1, 0.6)

@@ -122,6 +122,7 @@ def own_cards(
             ("SRCANG", 0.5 * float(np.degrees(np.arctan2(*source.shear[::-1]))), "[deg] of its long axis, IFU x to y"),
             ("SRCCHI", source.chi, "reduced chi-square of the source model"),
             ("SRCREST", 100 * source.unexplained, "[%] what it leaves in the fibres beyond noise"),
+            ("SRCFERR", source.flux_error, "relative flux error that all wavelengths share"),
             ("SRCFIXED", source.fixed, "position given by the user"),
         ]
     second = result.companion

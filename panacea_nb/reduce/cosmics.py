@@ -82,7 +82,7 @@ def find_tracks(
 
 def still_above(mask: np.ndarray, image: np.ndarray, noise: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Pixels (ny, nx) bool of a ``mask`` that stand above what is ``expected`` (ny, nx) [e-], by `GROW_SIGMA` at least."""
-    y, x = np.nonzero(mask)
+    y, x = np.divmod(np.flatnonzero(mask), mask.shape[1])
     floor = np.broadcast_to(noise, image.shape)[y, x]
     light = expected[y, x]
     kept = np.zeros_like(mask)

@@ -49,6 +49,7 @@ class PointSource:
     decisions : list of Decision
     shear : ellipticity of the model, see `psf.lenslet_fractions`
     disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
+    flux_error : float, relative error of the flux that all wavelengths share: of place, shape and levels; NaN where none was fitted
     unexplained : float, RMS of what the model leaves in the fibres beyond their noise, as a share of the model's own RMS
     """
 
@@ -69,6 +70,7 @@ class PointSource:
     shear: tuple[float, float] = (0.0, 0.0)
     disk: bool = False
     unexplained: float = 0.0
+    flux_error: float = float("nan")
 
     @property
     def extended(self) -> bool:
@@ -247,6 +249,14 @@ def fit_point_source(
     unexplained = _unexplained(means, flux[:, None] * shape, variances)
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac)
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
+    # How the flux goes with place and shape; its own error holds noise and levels.
+    rises = []
+    for k in range(fit.x.size):
+        moved = par + np.pad(np.eye(fit.x.size)[k] * 0.3 * sigma[k], (par.size - fit.x.size, 0))
+        other, _ = _chunk_fluxes(_shapes(moved, positions, wave, wave_ref, refraction, disk), means, weight)
+        total = np.sum((flux / error) ** 2)
+        rises.append((np.sum(other * flux / error**2) / total - 1.0) / (0.3 * sigma[k]) if sigma[k] > 0 and total > 0 else 0.0)
+    flux_error = float(np.sqrt(np.array(rises) @ covariance @ np.array(rises) + 1.0 / max(np.sum((flux / error) ** 2), 1e-300)))
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:])}
@@ -273,7 +283,7 @@ def fit_point_source(
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
-        (float(par[5]), float(par[6])), disk, unexplained,
+        (float(par[5]), float(par[6])), disk, unexplained, flux_error,
     )  # fmt: skip
 
 

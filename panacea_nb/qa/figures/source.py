@@ -36,6 +36,7 @@ from .canvas import (
 PARTS = ("blue", "middle", "red")
 PART_COLORS = (BLUE, GREEN, ORANGE)
 RING = 0.35  # arcsec, width of a ring about the source
+OVAL = 0.02  # ellipticity that is worth a word
 
 
 def _extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
@@ -170,8 +171,11 @@ def source_model(result) -> Drawing:
             f"No source to model (best S/N {number(result.search.get('best'))}): light of the fibres without the sky"
         )
     else:
+        oval = f", oval by {100 * np.hypot(*source.shear):.0f} %" if np.hypot(*source.shear) > OVAL else ""
+        sure = f": all of its flux is known to {100 * source.flux_error:.2g} %" if np.isfinite(source.flux_error) else ""
         headline = (
-            f"Moffat of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}, at reduced χ² {number(source.chi, 2)}"
+            f"Moffat of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}{oval}, "
+            f"at reduced χ² {number(source.chi, 2)}{sure}"
         )
     fig = canvas(headline, height=max(1.15 + 1.36 * len(parts), 3.4))
     cells = grid(
@@ -214,7 +218,7 @@ def source_model(result) -> Drawing:
         alt = f"No source was found (best S/N {number(result.search.get('best'))}): the fibres' light, without a model."
     else:
         alt = (
-            f"Source model: Moffat of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}, reduced "
+            f"Source model: Moffat of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}{oval}{sure}; reduced "
             f"chi-square {number(source.chi, 2)}, {number(100 * source.unexplained, 2)} % of the light unexplained; "
             f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the "
             f"{' / '.join(p[0] for p in parts)} part."
