@@ -276,7 +276,7 @@ def test_source_is_named_and_fits(shown):
 
 def test_an_oval_source_and_its_error_are_named(shown):
     draw("source_model", calibrated(point_source(shear=(0.06, -0.08), flux_error=0.0312)))
-    assert "oval by 10 %: all of its flux is known to 3.1 %" in shown.alt
+    assert "oval by 10 %: place and shape tell its flux to 3.1 %" in shown.alt
 
 
 def test_without_source(shown):

@@ -107,6 +107,6 @@ def test_a_frame_without_a_usable_fibre_has_none():
 
 def test_what_is_said_of_it():
     stray = np.where(np.arange(NF)[:, None] == 3, 0.05 * SKY, 0.0)
-    said = stray_decision(stray, STAR, SKY)
+    said = stray_decision(stray, SKY)
     assert (said.code, said.severity) == ("STRAYLIGHT", "info")
     assert "up to 5 % of the sky" in said.text

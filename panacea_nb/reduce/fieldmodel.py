@@ -202,7 +202,7 @@ def model_field(
     if companion is not None:
         decisions.append(companion_decision(source, companion))
     if stray is not None:
-        decisions.append(stray_decision(stray, source_native, sky.native()))
+        decisions.append(stray_decision(stray, sky.native()))
     decisions = list(dict.fromkeys(decisions))
     return FieldModel(sky, source, companion, source_native, search, mask, throughput, correction, decisions, stray)
 

@@ -110,11 +110,11 @@ def _level_scatter(left: np.ndarray, level: np.ndarray, weight: np.ndarray) -> f
     return float(np.sqrt(max((1.4826 * np.median(np.abs(each))) ** 2 - np.median(1.0 / norm[some]), 0.0)))
 
 
-def stray_decision(stray: np.ndarray, source: np.ndarray, sky: np.ndarray) -> Decision:
-    """What is said of it: the most that a fibre gets, against the sky, and how much of the source's light it is."""
+def stray_decision(stray: np.ndarray, sky: np.ndarray) -> Decision:
+    """What is said of it: the most that a fibre gets, against the sky."""
     most = float(np.max(np.abs(stray.sum(axis=1)) / np.maximum(sky.sum(axis=1), 1e-30)))
     text = (
-        f"the source scatters light over the chip beside what the twilight tells ({100 * stray.sum() / source.sum():.2f} % of its "
-        f"own, up to {100 * most:.0f} % of the sky in a fibre): measured on the fibres without it, and subtracted"
+        f"the source scatters other light over the chip than the twilight tells, up to {100 * most:.0f} % of the sky in a fibre: "
+        "measured on the fibres beside it, and subtracted"
     )
     return Decision("STRAYLIGHT", text, "info")

@@ -172,7 +172,7 @@ def source_model(result) -> Drawing:
         )
     else:
         oval = f", oval by {100 * np.hypot(*source.shear):.0f} %" if np.hypot(*source.shear) > OVAL else ""
-        sure = f": all of its flux is known to {100 * source.flux_error:.2g} %" if np.isfinite(source.flux_error) else ""
+        sure = f": place and shape tell its flux to {100 * source.flux_error:.2g} %" if np.isfinite(source.flux_error) else ""
         headline = (
             f"Moffat of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}{oval}, "
             f"at reduced χ² {number(source.chi, 2)}{sure}"
