@@ -13,24 +13,31 @@ from .rowwander import LEAST
 
 PROFILE_ERROR = 0.005  # of a row's light: what the fibre profiles may be wrong by in all columns alike
 PIXEL_ERROR = 0.02  # of a pixel's light
-STRIDE = 1  # columns: a level is known to 0.07 e- from all of them
+BIN = 4  # columns that are summed first: over so few, traces do not move and a level stays what it is
 NEAR = 3 * SIZE  # rows within which fibres share a level's light: beyond, five fibres or more lie between
 BAND = 2 * SIZE  # rows over which levels are coupled by that
 
 
 @njit(cache=True, fastmath=FAST)
-def _level_weights(expected, floor, bad, profile_error, pixel_error, weight):
-    """Weight of each pixel in the level of its row, into ``weight`` (ny, nx) float32."""
-    ny, nx = expected.shape
+def _binned(image, expected, floor, bad, profile_error, pixel_error, part, weight):
+    """Means of `BIN` columns of the image, into ``part`` (ny, nx // BIN) float32, and their weights in the level of their row.
+
+    A bin with a bad pixel has none: beside the others, the light of its column would be missing.
+    """
+    ny, nx = part.shape
     for y in range(ny):
         total, light = np.float32(0.0), np.float32(0.0)
         for x in range(nx):
-            e = max(expected[y, x], np.float32(0.0))
-            noise = floor[y, x] if floor.shape[1] > 1 else floor[y, 0]
-            w = np.float32(0.0) if bad[y, x] else np.float32(1.0) / (noise + e + pixel_error * pixel_error * e * e)
-            weight[y, x] = w
+            data, e, noise, hidden = np.float32(0.0), np.float32(0.0), np.float32(0.0), False
+            for k in range(BIN * x, BIN * x + BIN):
+                data += image[y, k]
+                e += max(expected[y, k], np.float32(0.0))
+                noise += floor[y, k] if floor.shape[1] > 1 else floor[y, 0]
+                hidden = hidden or bad[y, k]
+            w = np.float32(0.0) if hidden else np.float32(BIN * BIN) / (noise + e + pixel_error * pixel_error * e * e / BIN)
+            part[y, x], weight[y, x] = data / BIN, w
             total += w
-            light += e
+            light += e / BIN
         # What the profiles may be wrong by is common to all columns: more of them do not average it.
         share = np.float32(1.0 / (1.0 + total * (profile_error * light / nx) ** 2))
         for x in range(nx):
@@ -143,7 +150,6 @@ def row_levels(
     model: FiberModel,
     light: np.ndarray,
     wander: np.ndarray,
-    stride: int = STRIDE,
 ) -> np.ndarray:
     """Constant that each row has beside the fibres' light, (ny, 1) float32 [e-].
 
@@ -165,16 +171,11 @@ def row_levels(
         as the bias frames show it (`rowwander`): the prior, without which rows that do not wander would get the noise of this fit
     """
     ny = image.shape[0]
-    some = slice(None, None, stride)
-    part, expected, hidden = (
-        plain(image[:, some], np.float32),
-        plain(light[:, some], np.float32),
-        plain(bad[:, some], np.bool_),
-    )
-    floor = noise_floor(noise if np.shape(noise)[-1] == 1 else noise[:, some], part.shape)
-    weight = np.zeros(part.shape, np.float32)
-    _level_weights(expected, floor, hidden, PROFILE_ERROR, PIXEL_ERROR, weight)
-    full, rhs = _level_equations(part, weight, *model.every(stride).windows, plain(model.alive, np.bool_), RIDGE)
+    part, weight = np.zeros((2, ny, image.shape[1] // BIN), np.float32)
+    frame = (plain(image, np.float32), plain(light, np.float32), noise_floor(noise, image.shape), plain(bad, np.bool_))
+    _binned(*frame, PROFILE_ERROR, PIXEL_ERROR, part, weight)
+    thin = model.every(BIN, BIN // 2)
+    full, rhs = _level_equations(part, weight, *thin.windows, plain(model.alive, np.bool_), RIDGE)
     inside = slice(SIZE, SIZE + ny)
     lower = np.ascontiguousarray(full[inside, BAND:].T)
     return _solved(lower, rhs[inside], wander).astype(np.float32)[:, None]
