@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +29,7 @@ LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 DEFAULT_FWHM = 1.5
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
 MAX_SEEING = 2.9  # arcsec; a wider object is extended
-MOST_SHEAR = 0.6
+MOST_SHEAR = 0.6  # an axis ratio of one to two: no star is that long
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
 
 
@@ -249,14 +250,12 @@ def fit_point_source(
     unexplained = _unexplained(means, flux[:, None] * shape, variances)
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac)
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
-    # How the flux goes with place and shape; its own error holds noise and levels.
-    rises = []
-    for k in range(fit.x.size):
-        moved = par + np.pad(np.eye(fit.x.size)[k] * 0.3 * sigma[k], (par.size - fit.x.size, 0))
-        other, _ = _chunk_fluxes(_shapes(moved, positions, wave, wave_ref, refraction, disk), means, weight)
-        total = np.sum((flux / error) ** 2)
-        rises.append((np.sum(other * flux / error**2) / total - 1.0) / (0.3 * sigma[k]) if sigma[k] > 0 and total > 0 else 0.0)
-    flux_error = float(np.sqrt(np.array(rises) @ covariance @ np.array(rises) + 1.0 / max(np.sum((flux / error) ** 2), 1e-300)))
+
+    def flux_at(change: np.ndarray) -> np.ndarray:
+        moved = par + np.pad(change, (par.size - change.size, 0))
+        return _chunk_fluxes(_shapes(moved, positions, wave, wave_ref, refraction, disk), means, weight)[0]
+
+    flux_error = _flux_error(flux_at, flux, error, covariance)
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:])}
@@ -285,6 +284,24 @@ def fit_point_source(
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
         (float(par[5]), float(par[6])), disk, unexplained, flux_error,
     )  # fmt: skip
+
+
+def _flux_error(
+    flux_at: Callable[[np.ndarray], np.ndarray], flux: np.ndarray, error: np.ndarray, covariance: np.ndarray
+) -> float:
+    """Relative error of the flux that all bins share.
+
+    Parameters
+    ----------
+    flux_at : fluxes (n,) at changed parameters (m,); flux, error : (n,), those found, their errors of noise and levels
+    covariance : (m, m) of the parameters
+    """
+    total = float(np.sum((flux / error) ** 2))
+    if total <= 0:
+        return float("nan")
+    steps = 0.3 * np.sqrt(np.maximum(np.diag(covariance), 1e-20))
+    rises = [(np.sum(flux_at(row) * flux / error**2) / total - 1.0) / step for row, step in zip(np.diag(steps), steps, strict=True)]
+    return float(np.sqrt(rises @ covariance @ rises + 1.0 / total))
 
 
 def _unexplained(means: np.ndarray, model: np.ndarray, variances: np.ndarray) -> float:
