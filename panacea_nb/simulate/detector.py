@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, gaussian_filter1d, zoom
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, shift, zoom
 
 from ..instrument import AMP_ROWS, N_COLUMNS, OVERSCAN
 from .optics import N_ROWS, ChannelModel
@@ -26,6 +26,9 @@ DARK_CURRENT = 1e-4
 
 SCATTER_BIN = 16
 """Scattered light is so smooth that it is worked out on pixels of this many px."""
+
+REFLECTION_SIGMA, REFLECTION_SHIFT = 70.0, (60.0, -90.0)
+"""Width [px] of a reflection, and where it stands [px: rows, columns] beside the light turned about the middle of the chip."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,13 @@ def render(
 
 
 def scattered(model: ChannelModel, image: np.ndarray) -> np.ndarray:
-    """Scattered light of an image: parts of it blurred over large distances."""
+    """Scattered light of an image: parts of it blurred over large distances, and a reflection, out of focus and off the centre."""
     b = SCATTER_BIN
     small = image.reshape(N_ROWS // b, b, N_COLUMNS // b, b).mean(axis=(1, 3))
     halo = sum(part * gaussian_filter(small, sigma / b, mode="constant") for part, sigma in model.scatter)
+    if model.reflection:
+        turned = gaussian_filter(small[::-1, ::-1], REFLECTION_SIGMA / b, mode="constant")
+        halo = halo + model.reflection * shift(turned, np.divide(REFLECTION_SHIFT, b), order=1, mode="constant")
     return zoom(halo, b, order=1, mode="nearest", grid_mode=True).astype(np.float32)
 
 

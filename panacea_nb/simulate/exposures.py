@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def expose(context: Context, plan: ExposurePlan) -> Iterator[Member]:
     scn, seed = context.scenario, context.seed
     for name in context.sides:
         ch = channel(name)
-        model = channel_model(seed, name, context.date)
+        model = replace(channel_model(seed, name, context.date), reflection=scn.reflection)
         rng = stream(seed, "detector", name, plan.label)
         image = None
         if plan.kind in ("twi", "flt", "cmp"):
@@ -145,7 +145,7 @@ def target_image(seed: int, plan: ExposurePlan, ch: Channel, refraction: float) 
     x0, y0 = _refraction_center(ch.arm)
     x, y = x - x0 + plan.offset[0], y - y0 + plan.offset[1]
     if target.kind != "galaxy":
-        return PointSource(plan.seeing, plan.beta, x, y, refraction)
+        return PointSource(plan.seeing, plan.beta, x, y, refraction, plan.shear)
     # a galaxy stands to one side, so that some of the field stays blank
     x += 2.0 * rng.choice([-1, 1])
     return Galaxy(

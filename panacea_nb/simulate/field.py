@@ -41,6 +41,8 @@ class PointSource:
         IFU place [arcsec] to which the refraction table's own x, y are added.
     refraction : float
         Factor on the table's range about its value in mid-channel.
+    shear : tuple of float
+        Ellipticity along x, and along the diagonal, at constant area.
     """
 
     seeing: float
@@ -48,6 +50,7 @@ class PointSource:
     x: float
     y: float
     refraction: float = 1.0
+    shear: tuple[float, float] = (0.0, 0.0)
 
     def fwhm(self, wave: np.ndarray) -> np.ndarray:
         """FWHM [arcsec] at wavelengths [A]."""
@@ -68,7 +71,9 @@ class PointSource:
         xy = ch.fiber_positions()
         dx = xy[:, 0, None, None] + t[:, None] - px
         dy = xy[:, 1, None, None] + t[:, None] - py
-        r2 = dx[:, :, None, :] ** 2 + dy[:, None, :, :] ** 2
+        dx, dy = dx[:, :, None, :], dy[:, None, :, :]
+        e1, e2 = self.shear
+        r2 = ((1 - e1) * dx**2 - 2 * e2 * dx * dy + (1 + e1) * dy**2) / np.sqrt(1 - e1**2 - e2**2)
         moffat = (self.beta - 1) / (np.pi * alpha2) * (1 + r2 / alpha2) ** -self.beta
         inside = np.einsum("fabk,a,b->fk", moffat, weight, weight) * (LENSLET_PITCH / 2) ** 2
         return _between(nodes, inside, wave)

@@ -129,7 +129,7 @@ def _manifest(context: Context, plans: list[ExposurePlan]) -> dict:
             entry |= {
                 "target": p.target.name, "target_kind": p.target.kind, "arm": p.target.arm, "program": p.target.program,
                 "transparency": float(p.transparency), "area": float(p.area), "seeing": float(p.seeing),
-                "beta": float(p.beta), "ra": float(p.ra), "dec": float(p.dec),
+                "beta": float(p.beta), "shear": list(p.shear), "ra": float(p.ra), "dec": float(p.dec),
             }  # fmt: skip
         if p.kind in ("twi", "flt"):
             entry["level"] = float(p.level)

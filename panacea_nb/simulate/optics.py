@@ -71,6 +71,8 @@ class ChannelModel:
         Relative response of the pixels.
     scatter : tuple of (part, sigma [px])
         Components of the scattered light.
+    reflection : float
+        Part of the light in a reflection, turned about the middle of the chip.
     profile_sum : float
         K: sum of a profile over its central value, mean over live fibres and columns.
     """
@@ -88,6 +90,7 @@ class ChannelModel:
     pixel_flat: np.ndarray
     scatter: tuple[tuple[float, float], ...]
     profile_sum: float = 0.0
+    reflection: float = 0.0
 
     @property
     def x(self) -> np.ndarray:

@@ -99,6 +99,10 @@ class Scenario:
         Whether guide-camera frames exist.
     refraction : float
         Factor on the tabulated differential refraction.
+    oval : float
+        Largest ellipticity (a^2 - b^2) / (a^2 + b^2) that guiding and optics give to the image of a point source.
+    reflection : float
+        Part of the light in a reflection that stands turned about the middle of the chip.
     layout : str
         ``tar`` (a tar file per observation), ``night`` (these in one tar file), ``night-files`` (one tar file of all
         frames) or ``tree`` (no tar files).
@@ -129,6 +133,8 @@ class Scenario:
     binning: int = 1
     guider: bool = True
     refraction: float = 1.0
+    oval: float = 0.0
+    reflection: float = 0.0
     layout: str = "tar"
     trajra_hours: bool = False
     negative_exptime: bool = False
@@ -194,6 +200,7 @@ SCENARIOS: dict[str, Scenario] = {
     "stress-guider": _stress("faint", guider=False),
     "stress-rows": _stress("faint", "galaxy", row_jitter=0.2),
     "stress-binning": _stress("faint", "galaxy", binning=2),
+    "stress-optics": _stress("faint", oval=0.1, reflection=0.003),
 }  # fmt: skip
 """Ready-made nights; those named ``stress-`` have one difficulty each, on a reduced set of targets."""
 
@@ -238,6 +245,8 @@ class ExposurePlan:
         Mean over the exposure; area in cm2.
     seeing, beta : float
         FWHM [arcsec] at 5000 A and exponent of the Moffat.
+    shear : tuple of float
+        Ellipticity of a point source's image along x, and along the diagonal.
     offset : tuple of float
         Pointing error [arcsec].
     ra, dec, parangle : float
@@ -258,6 +267,7 @@ class ExposurePlan:
     area: float = 0.0
     seeing: float = 0.0
     beta: float = 0.0
+    shear: tuple[float, float] = (0.0, 0.0)
     offset: tuple[float, float] = (0.0, 0.0)
     ra: float = 0.0
     dec: float = 0.0
@@ -359,10 +369,13 @@ def _science(date: str, obsid: int, scn: Scenario, area: float, clock: datetime,
         ra, dec, parangle = rng.uniform(0, 360), rng.uniform(-5, 65), rng.uniform(0, 360)
         track = rng.choice(["E", "W"])
         for exp in range(1, target.n_exposures + 1):
+            guiding = stream(seed, "guiding", date, str(obsid + number), str(exp))
+            size, angle = scn.oval * guiding.uniform(0.5, 1.0), guiding.uniform(0, 2 * np.pi)
             yield ExposurePlan(
                 date, obsid + number, exp, "sci", clock, target.exptime, f"{target.name}_{slot}_{track}", "", target,
                 transparency=rng.uniform(0.75, 0.98), area=area * rng.uniform(0.70, 0.95),
-                seeing=rng.uniform(*scn.seeing), beta=beta + rng.uniform(-0.15, 0.15), offset=tuple(rng.normal(0, 0.15, 2)),
+                seeing=rng.uniform(*scn.seeing), beta=beta + rng.uniform(-0.15, 0.15),
+                shear=(float(size * np.cos(angle)), float(size * np.sin(angle))), offset=tuple(rng.normal(0, 0.15, 2)),
                 ra=ra, dec=dec, parangle=(parangle + 3.5 * exp) % 360, flexures=_flexures(rng, scn.flexure),
             )  # fmt: skip
             clock += timedelta(seconds=target.exptime + OVERHEAD)

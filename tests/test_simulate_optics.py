@@ -1,0 +1,61 @@
+"""What the simulated telescope and spectrograph do to light beyond the usual: oval images, a reflection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from panacea_nb import simulate
+from panacea_nb.instrument import DEFAULT_AREA, N_COLUMNS, N_FIBERS, channel
+from panacea_nb.simulate import detector
+from panacea_nb.simulate.field import PointSource
+from panacea_nb.simulate.optics import N_ROWS, channel_model
+from panacea_nb.simulate.scenario import plan_night
+
+DATE = "20250115"
+
+
+def test_an_oval_image_is_long_where_it_should_be_and_keeps_its_light():
+    """Second moments of a narrow-winged image in the middle of the field: axes squared go as (1 + e) / (1 - e)."""
+    ch = channel("orange")
+    wave = np.full((N_FIBERS, 30), np.linspace(5700, 5900, 30))
+    x, y = ch.fiber_positions().T
+    # with the mean of the refraction table taken out the star stands in the field's middle
+    path = PointSource(1.2, 30.0, 0.0, 0.0, 0.0).path(ch, np.array([5800.0]))
+    place = (-float(path[0][0]), -float(path[1][0]))
+
+    def moments(shear):
+        share = PointSource(1.2, 30.0, *place, 0.0, shear).fraction(ch, wave)[:, 15]
+        return share.sum(), (share * x**2).sum() / share.sum(), (share * y**2).sum() / share.sum()
+
+    total, xx, yy = moments((0.0, 0.0))
+    long_total, long_xx, long_yy = moments((0.1, 0.0))
+    assert long_total == pytest.approx(total, rel=1e-3)
+    lenslet = 0.59**2 / 12  # a lenslet's own width
+    assert (long_xx - lenslet) / (long_yy - lenslet) == pytest.approx(1.1 / 0.9 * (xx - lenslet) / (yy - lenslet), rel=0.03)
+    assert moments((-0.1, 0.0))[2] > moments((0.1, 0.0))[2]
+
+
+def test_reflection_is_turned_about_the_middle_of_the_chip():
+    model = channel_model(5, "orange", DATE)
+    bright = replace(model, reflection=0.01, scatter=())
+    image = np.zeros((N_ROWS, N_COLUMNS), np.float32)
+    image[600:608, 1500:1508] = 1000.0
+    halo = detector.scattered(bright, image)
+    row, column = np.unravel_index(np.argmax(halo), halo.shape)
+    down, right = detector.REFLECTION_SHIFT
+    assert row == pytest.approx(N_ROWS - 604 + down, abs=16)
+    assert column == pytest.approx(N_COLUMNS - 1504 + right, abs=16)
+    assert halo.sum() == pytest.approx(0.01 * image.sum(), rel=0.02)
+
+
+def test_only_nights_with_that_difficulty_have_it():
+    scn = simulate.scenario("stress-optics")
+    plans = [p for p in plan_night(DATE, 3, scn, DEFAULT_AREA) if p.kind == "sci"]
+    sizes = [np.hypot(*p.shear) for p in plans]
+    assert 0.5 * scn.oval <= min(sizes) < max(sizes) <= scn.oval
+    plain = [p for p in plan_night(DATE, 3, replace(scn, oval=0.0), DEFAULT_AREA) if p.kind == "sci"]
+    assert {p.shear for p in plain} == {(0.0, 0.0)}
+    assert [p.seeing for p in plain] == [p.seeing for p in plans]  # the rest of the night stays what it is
