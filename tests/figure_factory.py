@@ -203,7 +203,8 @@ def calibrated(source: PointSource | None = None, dead: tuple[int, ...] = (7,), 
     if source is not None:
         dx, dy = table.offset(wave, source.wave_ref)
         width = source.fwhm * (wave / source.wave_ref) ** source.exponent
-        means += 3e-16 * lenslet_fractions(positions, source.x + dx, source.y + dy, width, source.beta)
+        place = (positions, source.x + dx, source.y + dy, width, source.beta)
+        means += 3e-16 * lenslet_fractions(*place, shear=source.shear, disk=source.disk)
     variances = np.where(alive[None, :], 1e-36, np.inf) * np.ones((chunks, 1))
     means[:, ~alive] = 0
     spaxels = spaxel_grid(positions)

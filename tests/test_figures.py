@@ -265,8 +265,7 @@ def test_source_is_named_and_fits(shown):
     draw("source_model", result)
     text = shown.alt
     assert "chi-square 1.2" in text
-    left = [float(v) for v in re.search(r"fibres is (\S+) / (\S+) / (\S+) times", text).groups()]
-    assert left == pytest.approx([1, 1, 1], abs=0.15)  # the model is the truth, so noise is left
+    assert left_over(text) == pytest.approx([1, 1, 1], abs=0.15)  # the model is the truth, so noise is left
     draw("extracted_spectrum", result)
     text = shown.alt
     assert "S/N 30 per element" in text
@@ -274,9 +273,17 @@ def test_source_is_named_and_fits(shown):
     assert f"{100 * float((result.grid < 6500).mean()):.2g} % of the elements are masked" in text
 
 
-def test_an_oval_source_and_its_error_are_named(shown):
-    draw("source_model", calibrated(point_source(shear=(0.06, -0.08), flux_error=0.0312)))
+def left_over(alt):
+    """Residual of the fibres in units of their noise, by part of the channel, as a source model's text tells it."""
+    return [float(v) for v in re.search(r"fibres is (\S+) / (\S+) / (\S+) times", alt).groups()]
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_an_oval_source_is_drawn_and_named_as_such(shown, disk):
+    draw("source_model", calibrated(point_source(shear=(0.06, -0.08), flux_error=0.0312, disk=disk)))
+    assert ("Disk of" if disk else "Moffat of") in shown.alt
     assert "oval by 10 %: place and shape tell its flux to 3.1 %" in shown.alt
+    assert left_over(shown.alt) == pytest.approx([1, 1, 1], abs=0.15)
 
 
 def test_without_source(shown):

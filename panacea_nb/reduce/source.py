@@ -21,6 +21,7 @@ BETA_LIMITS = (1.8, 8.0)
 DISK_FWHM_LIMITS = (0.9, 10.0)
 DISK_LIMITS = (0.3, 8.0)  # from an exponential with a cusp to nearly a Gaussian
 STAR_ERROR, DISK_ERROR = 0.01, 0.05  # of the local light: what the model of a star, of a galaxy may be wrong by
+MODEL_FLUX = 0.005  # of the flux, that no model of an image tells better
 SKY_SHARE = 0.3  # of an object's mean light in the field, by which the sky under it may be off
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
 SURE_DETECTION = 15.0  # beyond, nothing but light does it
@@ -301,7 +302,7 @@ def _flux_error(
         return float("nan")
     steps = 0.3 * np.sqrt(np.maximum(np.diag(covariance), 1e-20))
     rises = [(np.sum(flux_at(row) * flux / error**2) / total - 1.0) / step for row, step in zip(np.diag(steps), steps, strict=True)]
-    return float(np.sqrt(rises @ covariance @ rises + 1.0 / total))
+    return float(np.sqrt(rises @ covariance @ rises + 1.0 / total + MODEL_FLUX**2))
 
 
 def _unexplained(means: np.ndarray, model: np.ndarray, variances: np.ndarray) -> float:

@@ -139,10 +139,8 @@ def _parts(result) -> list[tuple[str, str, np.ndarray, np.ndarray, np.ndarray]]:
     if source is not None and source.chunk_flux.size == wave.size:
         dx, dy = result.refraction.offset(wave, source.wave_ref)
         fwhm = source.fwhm * (wave / source.wave_ref) ** source.exponent
-        model = (
-            lenslet_fractions(result.positions, source.x + dx, source.y + dy, fwhm, source.beta)
-            * source.chunk_flux[:, None]
-        )
+        place = (result.positions, source.x + dx, source.y + dy, fwhm, source.beta)
+        model = lenslet_fractions(*place, shear=source.shear, disk=source.disk) * source.chunk_flux[:, None]
     out = []
     groups = np.array_split(np.arange(wave.size), min(3, wave.size))
     for name, part in zip(PARTS if len(groups) == 3 else ("line", "line"), groups, strict=False):
@@ -171,10 +169,11 @@ def source_model(result) -> Drawing:
             f"No source to model (best S/N {number(result.search.get('best'))}): light of the fibres without the sky"
         )
     else:
+        kind = "Disk" if source.disk else "Moffat"
         oval = f", oval by {100 * np.hypot(*source.shear):.0f} %" if np.hypot(*source.shear) > OVAL else ""
         sure = f": place and shape tell its flux to {100 * source.flux_error:.2g} %" if np.isfinite(source.flux_error) else ""
         headline = (
-            f"Moffat of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}{oval}, "
+            f"{kind} of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}{oval}, "
             f"at reduced χ² {number(source.chi, 2)}{sure}"
         )
     fig = canvas(headline, height=max(1.15 + 1.36 * len(parts), 3.4))
@@ -218,7 +217,7 @@ def source_model(result) -> Drawing:
         alt = f"No source was found (best S/N {number(result.search.get('best'))}): the fibres' light, without a model."
     else:
         alt = (
-            f"Source model: Moffat of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}{oval}{sure}; reduced "
+            f"Source model: {kind} of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}{oval}{sure}; reduced "
             f"chi-square {number(source.chi, 2)}, {number(100 * source.unexplained, 2)} % of the light unexplained; "
             f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the "
             f"{' / '.join(p[0] for p in parts)} part."
