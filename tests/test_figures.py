@@ -281,9 +281,10 @@ def left_over(alt):
 @pytest.mark.parametrize("disk", [False, True])
 def test_an_oval_source_is_drawn_and_named_as_such(shown, disk):
     draw("source_model", calibrated(point_source(shear=(0.06, -0.08), flux_error=0.0312, disk=disk)))
-    assert ("Disk of" if disk else "Moffat of") in shown.alt
-    assert "oval by 10 %: place and shape tell its flux to 3.1 %" in shown.alt
-    assert left_over(shown.alt) == pytest.approx([1, 1, 1], abs=0.15)
+    text = shown.alt
+    assert ("Disk of" if disk else "Moffat of") in text
+    assert "oval by 10 %: place and shape tell its flux to 3.1 %" in text
+    assert left_over(text) == pytest.approx([1, 1, 1], abs=0.15)
 
 
 def test_without_source(shown):
