@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from panacea_nb.instrument import channel
 from panacea_nb.reduce.optimal import extract_source
@@ -87,6 +88,22 @@ def test_error_of_the_flux_that_all_wavelengths_share(uneven):
         assert 0.03 < source.flux_error < 0.1
         pulls.append((flux / 12.0 - 1) / source.flux_error)
     assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1.0, abs=0.45)
+
+
+def test_levels_that_neighbours_share_are_in_the_error_of_the_flux():
+    """The same scatter of the fibres' levels counts for more where neighbours go together, as other places of the field show."""
+    errors = {}
+    for shared in (False, True):
+        found = []
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            data, variance, sky, good, _ = field(rng, 12.0)
+            levels = rng.normal(size=NF)
+            levels = gaussian_filter1d(levels, 2.0) if shared else levels
+            data = data + 0.01 * sky * (levels / levels.std())[:, None]
+            found.append(search(data, variance, sky, good, systematic=0.01)[0].flux_error)
+        errors[shared] = np.median(found)
+    assert errors[True] > 1.15 * errors[False]
 
 
 def test_faint_source_is_found_where_it_is():

@@ -22,6 +22,8 @@ DISK_FWHM_LIMITS = (0.9, 10.0)
 DISK_LIMITS = (0.3, 8.0)  # from an exponential with a cusp to nearly a Gaussian
 STAR_ERROR, DISK_ERROR = 0.01, 0.05  # of the local light: what the model of a star, of a galaxy may be wrong by
 MODEL_FLUX = 0.005  # of the flux, that no model of an image tells better
+WHOLE = 0.8  # of the light, that must fall on the field for a place to count
+MIN_PLACES = 30
 SKY_SHARE = 0.3  # of an object's mean light in the field, by which the sky under it may be off
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
 SURE_DETECTION = 15.0  # beyond, nothing but light does it
@@ -256,7 +258,8 @@ def fit_point_source(
         moved = par + np.pad(change, (par.size - change.size, 0))
         return _chunk_fluxes(_shapes(moved, positions, wave, wave_ref, refraction, disk), means, weight)[0]
 
-    flux_error = _flux_error(flux_at, flux, error, covariance)
+    beside = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux, disk)
+    flux_error = _flux_error(flux_at, flux, error, covariance, beside)
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:])}
@@ -288,7 +291,11 @@ def fit_point_source(
 
 
 def _flux_error(
-    flux_at: Callable[[np.ndarray], np.ndarray], flux: np.ndarray, error: np.ndarray, covariance: np.ndarray
+    flux_at: Callable[[np.ndarray], np.ndarray],
+    flux: np.ndarray,
+    error: np.ndarray,
+    covariance: np.ndarray,
+    beside: float,
 ) -> float:
     """Relative error of the flux that all bins share.
 
@@ -296,13 +303,37 @@ def _flux_error(
     ----------
     flux_at : fluxes (n,) at changed parameters (m,); flux, error : (n,), those found, their errors of noise and levels
     covariance : (m, m) of the parameters
+    beside : what the same source measured elsewhere in the field would scatter by, see `_scatter_beside`
     """
     total = float(np.sum((flux / error) ** 2))
     if total <= 0:
         return float("nan")
     steps = 0.3 * np.sqrt(np.maximum(np.diag(covariance), 1e-20))
     rises = [(np.sum(flux_at(row) * flux / error**2) / total - 1.0) / step for row, step in zip(np.diag(steps), steps, strict=True)]
-    return float(np.sqrt(rises @ covariance @ rises + 1.0 / total + MODEL_FLUX**2))
+    return float(np.sqrt(rises @ covariance @ rises + max(1.0 / total, beside**2) + MODEL_FLUX**2))
+
+
+def _scatter_beside(
+    positions: np.ndarray, par: np.ndarray, rest: np.ndarray, weight: np.ndarray, flux: np.ndarray, disk: bool
+) -> float:
+    """Scatter of the relative flux that the source's own image finds at other places of the field, in what the fit leaves there.
+
+    It holds what no error of single fibres knows: levels that neighbours on the chip share, a sky that bends over the field.
+
+    Parameters
+    ----------
+    par : of the fit; rest, weight : (n, nf), of the bins; flux : (n,)
+    """
+    x, y = positions.T
+    fwhm = np.full(x.size, np.exp(par[2]))
+    image = lenslet_fractions(positions, x, y, fwhm, par[4], 2, shear=tuple(par[5:]), disk=disk)
+    norm = image**2 @ (weight * flux[:, None] ** 2).sum(axis=0)
+    found = image @ (weight * rest * flux[:, None]).sum(axis=0) / np.maximum(norm, 1e-300)
+    inside = image.sum(axis=1) > WHOLE * image.sum(axis=1).max()
+    elsewhere = inside & (np.hypot(x - par[0], y - par[1]) > fwhm)
+    if elsewhere.sum() < MIN_PLACES:
+        return 0.0
+    return 1.4826 * float(np.median(np.abs(found[elsewhere])))
 
 
 def _unexplained(means: np.ndarray, model: np.ndarray, variances: np.ndarray) -> float:
