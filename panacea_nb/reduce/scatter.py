@@ -9,12 +9,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from .arrays import enlarged
-from .extract import FiberModel
+from .extract import FiberModel, extract
 
 SCATTER_STEP = 8  # px to which an image is binned before it is blurred
 SCATTER_SIGMAS = np.array([12.0, 25.0, 50.0, 100.0, 200.0, 400.0, 600.0])
 SCATTER_ROUNDS = 4  # each leaves a tenth or less of the last one's error
-HELD = 0.85  # of a level background between two fibres' centres, what the fit of their profiles takes for their light
+THIN = 8  # every so many columns show what fibres take of a level background
 GAP_DISTANCE = 10.5  # px from the nearest fibre: nothing of the fitted profile reaches there
 
 
@@ -94,10 +94,12 @@ def fit_scatter(image: np.ndarray, fibers: np.ndarray, bad: np.ndarray, gap: np.
 
 def held(model: FiberModel, n_rows: int) -> np.ndarray:
     """Share of a level background that fibres take for their own light where none is subtracted, (n_rows // SCATTER_STEP,)."""
-    rows = np.sort(np.median(model.trace[model.alive], axis=1))
+    thin = model.every(THIN, THIN // 2)
+    level = np.ones((n_rows, thin.trace.shape[1]), np.float32)
+    taken = np.median(extract(level, level[:, :1], np.zeros(level.shape, bool), thin).amplitude, axis=1)
     n = n_rows // SCATTER_STEP
-    count = np.bincount(np.clip(rows // SCATTER_STEP, 0, n - 1).astype(int), minlength=n)
-    return HELD * count * float(np.median(np.diff(rows))) / SCATTER_STEP
+    place = np.clip(np.median(model.trace, axis=1) // SCATTER_STEP, 0, n - 1).astype(int)
+    return np.bincount(place, np.where(model.alive, taken, 0.0), minlength=n) / SCATTER_STEP
 
 
 def scattered_light(scatter: ScatterModel, fibers: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:

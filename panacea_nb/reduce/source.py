@@ -258,8 +258,8 @@ def fit_point_source(
         moved = par + np.pad(change, (par.size - change.size, 0))
         return _chunk_fluxes(_shapes(moved, positions, wave, wave_ref, refraction, disk), means, weight)[0]
 
-    beside = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux, disk)
-    flux_error = _flux_error(flux_at, flux, error, covariance, beside)
+    elsewhere = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux, disk)
+    flux_error = _flux_error(flux_at, flux, error, covariance, elsewhere)
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:])}

@@ -1,4 +1,4 @@
-"""What the simulated telescope and spectrograph do to light beyond the usual: oval images, a reflection."""
+"""Nights with one difficulty each: what their targets are, oval images, a reflection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from panacea_nb.instrument import DEFAULT_AREA, N_COLUMNS, N_FIBERS, channel
 from panacea_nb.simulate import detector
 from panacea_nb.simulate.field import PointSource
 from panacea_nb.simulate.optics import N_ROWS, channel_model
-from panacea_nb.simulate.scenario import plan_night
+from panacea_nb.simulate.scenario import Target, plan_night
 
 DATE = "20250115"
 
@@ -59,3 +59,38 @@ def test_only_nights_with_that_difficulty_have_it():
     plain = [p for p in plan_night(DATE, 3, replace(scn, oval=0.0), DEFAULT_AREA) if p.kind == "sci"]
     assert {p.shear for p in plain} == {(0.0, 0.0)}
     assert [p.seeing for p in plain] == [p.seeing for p in plans]  # the rest of the night stays what it is
+
+
+def test_stress_scenarios_by_their_truth(tmp_path):
+    """A bright star, a source on the edge and a blank field are what their scenarios promise; lost files are not there."""
+    made = {t.kind if t.place is None else "edge": t for name in ("bright", "edge", "blank")
+            for t in simulate.SCENARIOS[f"stress-{name}"].targets if t.arm == "B" and t.kind != "standard"}  # fmt: skip
+    lost = (("sci", 1, "RL"), ("twi", 2, "RU"))
+    scn = simulate.Scenario(
+        tuple(replace(t, n_exposures=1) for t in made.values()), 0, 0, 2, 0, 0, layout="tree", guider=False, lost=lost
+    )
+    path = simulate.simulate_night(tmp_path, DATE, 4, "orange", scn, jobs=1)
+    files = sorted("_".join(f.stem.split("_")[1:]) for f in (path / "lrs2").rglob("*.fits"))
+    assert files == ["056RL_twi", "056RL_twi", *["056RU_sci"] * 3, "056RU_twi"]
+    bright, edge, blank = (simulate.load_exposure(path, 2 + n, 1, "orange") for n in range(3))
+    middle = slice(900, 1100)
+    contrast = bright.source[:, middle].mean(axis=1).max() / bright.sky[:, middle].mean()
+    assert 40 < contrast < 250
+    assert np.hypot(edge.header["SOURCEX"] - 5.8, edge.header["SOURCEY"] - 1.0) < 1.0
+    # much of the light misses the outermost fibres
+    assert 0.4 < edge.source[:, 1000].sum() / edge.spectrum["flux"][1000] < 0.9
+    assert not blank.has_source
+    assert blank.header["KIND"] == "blank"
+    with pytest.raises(simulate.ScenarioError, match="kind"):
+        Target("A", "comet", "B", 30.0)
+
+
+def test_every_stress_night_can_be_planned():
+    names = [n for n in simulate.SCENARIOS if n.startswith("stress-")]
+    assert len(names) == 11
+    for name in names:
+        plans = plan_night(DATE, 2, simulate.scenario(name), DEFAULT_AREA)
+        kinds = [p.target.kind for p in plans if p.kind == "sci" and p.target.arm == "B"]
+        assert kinds[0] == "standard"
+        assert len(kinds) > 1
+        assert {(p.kind, p.exp) for p in plans} >= {lost[:2] for lost in simulate.scenario(name).lost}
