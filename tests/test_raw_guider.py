@@ -7,7 +7,7 @@ import pytest
 from raw_factory import Blob, Obs, header, write_blob, write_night, write_tar
 
 from panacea_nb.raw import guider
-from panacea_nb.raw.guider import list_guide_frames
+from panacea_nb.raw.guider import MAX_FRAMES, list_guide_frames
 
 NIGHT = "20250115"
 START = datetime(2025, 1, 15, 3, 0, 0)
@@ -57,18 +57,17 @@ def test_means_over_both_cameras_in_every_layout(tmp_path, layout):
     two = cadence(camera="gc2", TRANSPAR=0.6, IQ=1.8, PUPILLUM=0.85)
     place(tmp_path, layout, {"gc1": one, "gc2": two})
     found = guider(tmp_path, START, 300.0, NIGHT, cache_dir=tmp_path / "cache")
-    assert found.n_frames == 10
-    # the first camera's frames are spread evenly, a quarter of a fifth of the exposure before the middles of the fifths
-    assert found.transparency == pytest.approx((0.85 - 0.015 + 0.6) / 2, abs=0.004)
+    assert found.n_frames == 2 * MAX_FRAMES
+    assert found.transparency == pytest.approx((0.85 + 0.6) / 2, abs=0.004)
     assert found.illumination == pytest.approx(0.9)
     assert found.seeing == pytest.approx(1.5)
     assert found.decisions == []
-    assert len(found.table) == 10
-    assert list(found.table["camera"]) == ["gc1"] * 5 + ["gc2"] * 5
+    assert len(found.table) == 2 * MAX_FRAMES
+    assert list(found.table["camera"]) == ["gc1"] * MAX_FRAMES + ["gc2"] * MAX_FRAMES
     assert np.all(found.table["X_STRT"] == 1.5)
     assert np.all(np.isnan(found.table["RHO_STRT"]))
     again = guider(tmp_path, START, 300.0, NIGHT, cache_dir=tmp_path / "cache")
-    assert (again.transparency, again.n_frames) == (found.transparency, 10)
+    assert (again.transparency, again.n_frames) == (found.transparency, 2 * MAX_FRAMES)
 
 
 def test_window_is_ten_seconds_on_both_sides(tmp_path):
@@ -80,23 +79,34 @@ def test_window_is_ten_seconds_on_both_sides(tmp_path):
 
 def test_cameras_take_turns(tmp_path):
     def wave(s):
-        return round(0.8 + 0.1 * np.cos(2 * np.pi * 5 * (s + 10) / 1000), 4)
+        return round(0.8 + 0.1 * np.cos(2 * np.pi * MAX_FRAMES * (s + 10) / 1000), 4)
 
     place(tmp_path, "tar", {camera: cadence(-10, 990, 5, camera, TRANSPAR=wave) for camera in ("gc1", "gc2")})
     assert guider(tmp_path, START, 980.0, NIGHT).transparency == pytest.approx(0.8, abs=0.005)
 
 
 def test_one_camera_alone_is_sampled_at_the_middles(tmp_path):
-    place(tmp_path, "tar", {"gc2": cadence(camera="gc2", TRANSPAR=lambda s: 0.7 + s / 1000)})
+    place(tmp_path, "tar", {"gc2": cadence(camera="gc2", step=3, TRANSPAR=lambda s: 0.7 + s / 1000)})
     found = guider(tmp_path, START, 300.0, NIGHT)
-    assert (found.n_frames, found.transparency) == (5, pytest.approx(0.85, abs=0.005))
+    assert (found.n_frames, found.transparency) == (MAX_FRAMES, pytest.approx(0.85, abs=0.001))
+
+
+def test_scatter_of_single_frames_does_not_reach_the_mean(tmp_path):
+    rng = np.random.default_rng(4)
+    place(
+        tmp_path,
+        "tar",
+        {c: cadence(-10, 910, 5, c, TRANSPAR=lambda s: 0.8 + 0.01 * rng.standard_normal()) for c in ("gc1", "gc2")},
+    )
+    # five of each camera would leave .3 per cent
+    assert guider(tmp_path, START, 900.0, NIGHT).transparency == pytest.approx(0.8, abs=2.5 * 0.01 / 40**0.5)
 
 
 def test_a_frame_with_a_valid_transparency_is_preferred(tmp_path):
-    bad = cadence(TRANSPAR=lambda s: -1.0 if s % 30 else 0.8, IQ=lambda s: 0.0 if s % 30 else 2.0)
+    bad = cadence(step=2, TRANSPAR=lambda s: -1.0 if s % 16 else 0.8, IQ=lambda s: 0.0 if s % 16 else 2.0)
     place(tmp_path, "tar", {"gc1": bad})
     found = guider(tmp_path, START, 300.0, NIGHT)
-    assert (found.n_frames, list(found.table["TRANSPAR"])) == (5, [0.8] * 5)
+    assert (found.n_frames, list(found.table["TRANSPAR"])) == (MAX_FRAMES, [0.8] * MAX_FRAMES)
 
 
 def test_start_with_a_time_zone_is_understood(tmp_path):
@@ -108,12 +118,13 @@ def test_start_with_a_time_zone_is_understood(tmp_path):
 
 def test_only_a_closed_loop_counts_and_neighbours_stand_in(tmp_path):
     loop = cadence(
-        GUIDLOOP=lambda s: "ACTIVE" if s % 20 == 0 else "IDLE",
-        TRANSPAR=lambda s: 0.8 if s % 20 == 0 else 0.2,
+        step=2,
+        GUIDLOOP=lambda s: "ACTIVE" if s % 16 == 0 else "IDLE",
+        TRANSPAR=lambda s: 0.8 if s % 16 == 0 else 0.2,
     )
     place(tmp_path, "tar", {"gc1": loop})
     found = guider(tmp_path, START, 300.0, NIGHT)
-    assert (found.n_frames, found.transparency) == (5, pytest.approx(0.8))
+    assert (found.n_frames, found.transparency) == (MAX_FRAMES, pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("cards", [{"GUIDLOOP": "IDLE"}, {"GUIDLOOP": None}, {"GUIDLOOP": 1}])

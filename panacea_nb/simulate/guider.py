@@ -20,6 +20,9 @@ CADENCE = 30.0
 MARGIN = 60.0
 """Time [s] before and after an exposure that is covered too."""
 
+PERIOD = (180.0, 450.0)
+"""Shortest and longest time [s] in which thin clouds come and go."""
+
 CAMERAS = ("gc1", "gc2")
 """Names of the guide cameras."""
 
@@ -33,14 +36,15 @@ def guider_members(plan: ExposurePlan, camera: str, seed: int) -> list[Member]:
     rng = stream(seed, "guider", camera, plan.label)
     # the sky changes alike for both cameras
     weather = stream(seed, "weather", plan.label)
-    phase, rate = weather.uniform(0, 6.28), weather.uniform(2, 5)
+    phase, period = weather.uniform(0, 2 * np.pi), weather.uniform(*PERIOD)
+    turns = 2 * np.pi * plan.exptime / period
+    mean = (np.cos(phase) - np.cos(phase + turns)) / turns
     offset = 0.004 * rng.standard_normal()
     members = []
     for t in np.arange(-MARGIN, plan.exptime + MARGIN, CADENCE) + rng.uniform(0, 5):
         part = t / plan.exptime
         inside = 0 <= t <= plan.exptime
-        # the mean over the exposure of both wobbles is nearly zero
-        wobble = 0.02 * (np.sin(phase + rate * 2 * np.pi * part))
+        wobble = 0.02 * (np.sin(phase + turns * part) - mean)
         h = fits.Header()
         moment = plan.start + timedelta(seconds=float(t))
         h["GUIDLOOP"] = ("ACTIVE" if inside else "IDLE", "state of guiding")
