@@ -7,7 +7,7 @@ from reduce_factory import lines_on_continuum, wavelengths
 
 from panacea_nb.instrument import channel
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.source import Refraction
+from panacea_nb.reduce.refraction import Refraction
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NX = POSITIONS.shape[0], 320

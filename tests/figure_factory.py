@@ -27,9 +27,10 @@ from panacea_nb.reduce.flexure import RowFlexure
 from panacea_nb.reduce.maskbits import DQ
 from panacea_nb.reduce.optimal import ExtractedSpectrum
 from panacea_nb.reduce.psf import lenslet_fractions
+from panacea_nb.reduce.refraction import Refraction
 from panacea_nb.reduce.scatter import ScatterModel
 from panacea_nb.reduce.sky import SkyModel
-from panacea_nb.reduce.source import PointSource, Refraction
+from panacea_nb.reduce.source import PointSource
 from panacea_nb.reduce.trace import TraceResult, gaussian_coef
 from panacea_nb.reduce.wavelength import LineFits, WavelengthSolution
 from panacea_nb.reduce.wavezero import WavelengthZero

@@ -12,7 +12,7 @@ from panacea_nb.interactive import draw
 from panacea_nb.interactive.choices import Choices
 from panacea_nb.interactive.model import Kept, moved, shifted
 from panacea_nb.products.layout import Layout
-from panacea_nb.reduce.source import Refraction
+from panacea_nb.reduce.refraction import Refraction
 from panacea_nb.workflow.rundef import DefinitionError, RunDefinition
 
 NIGHT = "20250115"

@@ -16,7 +16,7 @@ from panacea_nb.interactive.choices import Choices
 from panacea_nb.interactive.there import Entry
 from panacea_nb.interactive.work import OtherRunError
 from panacea_nb.products.layout import Layout
-from panacea_nb.reduce.source import Refraction
+from panacea_nb.reduce.refraction import Refraction
 
 NIGHT = "20250115"
 ENTRIES = [

@@ -9,8 +9,9 @@ from panacea_nb.instrument import LENSLET_PITCH, channel
 from panacea_nb.reduce.aperture import cover, extract_as_asked, isophote, sum_over
 from panacea_nb.reduce.optimal import extract_source
 from panacea_nb.reduce.psf import lenslet_fractions
+from panacea_nb.reduce.refraction import Refraction
 from panacea_nb.reduce.skyregion import Region, Shape, parse_region
-from panacea_nb.reduce.source import PointSource, Refraction, source_shapes
+from panacea_nb.reduce.source import PointSource, source_shapes
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NW = POSITIONS.shape[0], 300

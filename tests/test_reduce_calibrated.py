@@ -101,7 +101,7 @@ def test_what_is_held_while_the_source_moves_gives_the_same():
         assert np.array_equal(found.spectrum.flux, whole.spectrum.flux)
         assert np.array_equal(found.spectrum.error, whole.spectrum.error)
         assert (found.source.fwhm, found.limit) == (whole.source.fwhm, whole.limit)
-        assert np.array_equal(collapsed_image(even, 5600.0, 30.0)[0], whole.collapsed)
+        assert np.array_equal(collapsed_image(even, whole.source, 5600.0, 30.0)[0], whole.collapsed)
 
 
 def test_flux_of_the_star(star):
@@ -217,6 +217,7 @@ def test_second_source_is_told_from_the_first():
         "snr": 99.0,
         "error": {},
         "shear": [0, 0],
+        "path": [0, 0],
         "disk": False,
     }
     sky.meta["source"] = {"x": 0.3, "y": -0.4, **same}

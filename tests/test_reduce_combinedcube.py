@@ -11,7 +11,7 @@ from panacea_nb.instrument import CHANNELS, fplane
 from panacea_nb.reduce.astrometry import Pointing, sky_positions
 from panacea_nb.reduce.combinedcube import COMMON_WAVE, FiberField, combine_cubes, on_sky, tangent_plane
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.source import Refraction
+from panacea_nb.reduce.refraction import Refraction
 
 GRID = np.arange(3650.0, 10500.0, 8.0)
 FLUX = 3e-17

@@ -8,7 +8,7 @@ import pytest
 from panacea_nb.instrument import LENSLET_PITCH, channel
 from panacea_nb.reduce.cube import SPAXEL, build_cube, collapse, spaxel_grid
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.source import Refraction
+from panacea_nb.reduce.refraction import Refraction
 
 POSITIONS = channel("orange").fiber_positions()
 WAVE = np.linspace(4635.0, 6950.0, 60)

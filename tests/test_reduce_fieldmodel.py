@@ -10,8 +10,8 @@ from panacea_nb.instrument import channel
 from panacea_nb.reduce.fieldmodel import correct_throughput, model_field, usable_samples
 from panacea_nb.reduce.maskbits import DESCRIPTIONS, DQ, UNUSABLE
 from panacea_nb.reduce.psf import lenslet_fractions
+from panacea_nb.reduce.refraction import Refraction
 from panacea_nb.reduce.sky import fit_sky
-from panacea_nb.reduce.source import Refraction
 from panacea_nb.reduce.sourceprior import ShapePrior, SourcePrior
 
 POSITIONS = channel("orange").fiber_positions()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from panacea_nb.instrument import LENSLET_PITCH, channel
+from panacea_nb.reduce.refraction import Refraction
 from panacea_nb.reduce.skyregion import RegionError, fiber_list, object_fibers, parse_region, sky_fibers
-from panacea_nb.reduce.source import Refraction
 
 POSITIONS = channel("orange").fiber_positions()
 STILL = Refraction(np.array([4000.0, 8000.0]), np.zeros(2), np.zeros(2))

@@ -7,9 +7,12 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from panacea_nb.instrument import channel
+from panacea_nb.reduce.companion import at_wavelength
 from panacea_nb.reduce.optimal import extract_source
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.source import PointSource, Refraction, find_source, source_shapes
+from panacea_nb.reduce.refraction import Refraction, path_scale
+from panacea_nb.reduce.source import PointSource, find_source, source_shapes
+from panacea_nb.reduce.sourceprior import SourcePrior
 
 POSITIONS = channel("orange").fiber_positions()
 NF, NW = POSITIONS.shape[0], 360
@@ -20,9 +23,9 @@ BETA, EXPONENT = 3.2, -0.22
 SKY, NOISE = 10.0, 1.0
 
 
-def light(x, y, fwhm, positions=POSITIONS, shear=(0.0, 0.0)):
+def light(x, y, fwhm, positions=POSITIONS, shear=(0.0, 0.0), path=PATH):
     """Share of a source's light in each fibre and wavelength (nf, nw), without interpolation between nodes."""
-    dx, dy = PATH.offset(WAVE, MIDDLE)
+    dx, dy = path.offset(WAVE, MIDDLE)
     return lenslet_fractions(positions, x + dx, y + dy, fwhm * (WAVE / MIDDLE) ** EXPONENT, BETA, shear=shear).T
 
 
@@ -239,6 +242,44 @@ def test_an_oval_image_does_not_spoil_the_wings():
     far = share.mean(axis=1) < 2e-4
     assert far.sum() > 40
     assert found[far].sum() / share[far].sum() == pytest.approx(1.0, abs=0.02)
+
+
+def star(rng, flux, path, noise=NOISE):
+    share = light(0.4, -0.7, 1.4, path=path)
+    truth = flux * share
+    variance = noise**2 * (1 + truth / SKY)
+    return truth + np.sqrt(variance) * rng.normal(size=truth.shape), variance, np.full(truth.shape, SKY), np.ones(truth.shape, bool)
+
+
+def test_a_star_shows_that_its_path_is_longer_and_turned():
+    """The zenith distance is not the usual one: the path is 12 % longer and turned by 4 degrees."""
+    turn = np.radians(4.0)
+    along, across = 1.12 * np.cos(turn) - 1, 1.12 * np.sin(turn)
+    x, y = (1.12 * v for v in (np.cos(turn) * PATH.x - np.sin(turn) * PATH.y, np.sin(turn) * PATH.x + np.cos(turn) * PATH.y))
+    path = Refraction(PATH.wavelength, x, y)
+    source, _ = search(*star(np.random.default_rng(161), 2.0e3, path), systematic=0.0)
+    assert source.path == pytest.approx((along, across), abs=0.003)
+    assert path_scale(source.path) == pytest.approx((1.12, 4.0), abs=0.2)
+    assert [d.code for d in source.decisions] == ["REFRPATH"]
+    truth = light(0.4, -0.7, 1.4, path=path)
+    assert np.abs(source_shapes(source, POSITIONS, WAVE, PATH) - truth).max() < 0.01 * truth.max()
+    found, wanted = source.refracted(PATH).offset(WAVE, MIDDLE), path.offset(WAVE, MIDDLE)
+    assert np.abs(np.subtract(found, wanted)).max() < 0.004
+    moved = at_wavelength(source, 5000.0, PATH)
+    assert (moved.x - 0.4, moved.y + 0.7) == pytest.approx([float(v) for v in path.offset(5000.0, MIDDLE)], abs=0.01)
+    # what is expected of it serves where its own light is too weak to show it
+    weak = star(np.random.default_rng(162), 4.0, path)
+    assert search(*weak, systematic=0.0)[0].path == (0.0, 0.0)
+    told, _ = search(*weak, systematic=0.0, prior=SourcePrior(path=source.path))
+    assert told.path == source.path
+    assert told.decisions == []
+
+
+@pytest.mark.parametrize("flux", [12.0, 2.0e3, 1.0e5])
+def test_the_usual_path_stays_the_tables(flux):
+    for seed in range(3):
+        source, _ = search(*star(np.random.default_rng(170 + seed), flux, PATH), systematic=0.0)
+        assert source.path == (0.0, 0.0)
 
 
 def test_a_faint_source_is_as_round_as_stars_are():

@@ -11,7 +11,8 @@ import pytest
 from panacea_nb.instrument import channel
 from panacea_nb.reduce.companion import from_dict, to_dict
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.source import PointSource, Refraction, find_source
+from panacea_nb.reduce.refraction import Refraction
+from panacea_nb.reduce.source import PointSource, find_source
 from panacea_nb.reduce.sourceprior import (
     MOFFAT_BETA,
     ShapePrior,
@@ -72,6 +73,15 @@ def test_both_channels_see_the_same_oval():
     assert known.point.shear == pytest.approx((0.06, -0.02, np.hypot(0.004, 0.01)))
     unsure, _ = paired_prior(SourcePrior(), replace(star, error=errors | {"shear": 0.2}), 4150.0)
     assert unsure.point.shear[2] == SourcePrior().point.shear[2]
+
+
+def test_both_channels_look_through_the_same_air():
+    prior, _ = paired_prior(SourcePrior(), source(path=(0.1, -0.02)), 4150.0, [(source(), source())])
+    assert prior.path == (0.1, -0.02)
+    assert prior_from_dict(json.loads(json.dumps(prior.to_dict()))) == prior
+    path = Refraction(np.array([3600.0, 4600.0]), np.array([0.0, 1.0]), np.array([0.0, -2.0]))
+    moved = prior.moved(4150.0, 4250.0, path)
+    assert moved.place[:2] == pytest.approx((prior.place[0] + 0.11 - 0.004, prior.place[1] - 0.22 - 0.002))
 
 
 def test_a_galaxy_stays_one_in_the_other_channel():

@@ -122,7 +122,7 @@ def field(shown: Shown, image: np.ndarray, spaxels: Grid, regions: dict[str, str
             _outline(ax, regions[kind], color)
     if source is not None:
         nodes = np.linspace(even.grid[0], even.grid[-1], 12)
-        dx, dy = even.refraction.offset(nodes, source.wave_ref)
+        dx, dy = even.path_of(source).offset(nodes, source.wave_ref)
         ax.plot(source.x + dx, source.y + dy, color="white", linewidth=2.6)
         ax.plot(source.x + dx, source.y + dy, color=DARK, linewidth=1.0)
         ax.plot(source.x, source.y, "x", color="white", markersize=12, markeredgewidth=3.6)
@@ -197,7 +197,7 @@ def residuals(shown: Shown) -> tuple[np.ndarray, float]:
     wave = np.atleast_1d(np.asarray(search["wave"], float))
     model = np.zeros_like(means)
     if source is not None and source.chunk_flux.size == wave.size:
-        dx, dy = shown.even.refraction.offset(wave, source.wave_ref)
+        dx, dy = shown.even.path_of(source).offset(wave, source.wave_ref)
         fwhm = source.fwhm * (wave / source.wave_ref) ** source.exponent
         place = (shown.even.positions, source.x + dx, source.y + dy, fwhm, source.beta)
         model = lenslet_fractions(*place, shear=source.shear, disk=source.disk) * source.chunk_flux[:, None]

@@ -21,8 +21,8 @@ from ..products.layout import Layout
 from ..reduce import calibrated, fieldmodel, skychoice, skyrefine
 from ..reduce.calibrated import Calibrated, FluxOptions, Measured, Rectified
 from ..reduce.fieldmodel import FieldModel
+from ..reduce.refraction import Refraction
 from ..reduce.skychoice import SkyChoice
-from ..reduce.source import Refraction
 from ..reduce.sourceprior import prior_from_dict
 from ..workflow import plan, status
 from ..workflow.graph import task_id
@@ -291,7 +291,7 @@ class ExposureModel:
 
     def image(self, shown: Shown) -> tuple[np.ndarray, Any]:
         """The collapsed image and its spaxels, as they go into the products."""
-        return calibrated.collapsed_image(shown.even, shown.centre, shown.options.wavelength_bin)
+        return calibrated.collapsed_image(shown.even, shown.found.source, shown.centre, shown.options.wavelength_bin)
 
     def calibrated(self, shown: Shown) -> Calibrated:
         """All that 07_flux makes products of."""

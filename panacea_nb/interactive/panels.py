@@ -247,7 +247,8 @@ class ExplorePanel:
     def move_window(self, centre: float, half: float) -> None:
         """Move the collapse window; places go with the light."""
         if self.shown is not None:
-            self.choices.set(**moved(self.choices, centre, half, self.shown.even.refraction, self.shown.centre))
+            path = self.shown.even.path_of(self.shown.found.source)
+            self.choices.set(**moved(self.choices, centre, half, path, self.shown.centre))
 
     def place_source(self, x: float | str, y: float | str) -> None:
         """Put the source somewhere [IFU arcsec]; with one coordinate alone the other is where it was found."""

@@ -11,6 +11,7 @@ from ..reduce.astrometry import pointing, sky_positions
 from ..reduce.calibrated import FLUX_UNCERTAINTY, FLUX_UNCERTAINTY_DEFAULT, Calibrated, fiber_light
 from ..reduce.extract import FiberModel
 from ..reduce.flux import FluxScale
+from ..reduce.refraction import path_scale
 from .bundle import Bundle
 from .calibration import ScienceCalibration, airmass
 from .headers import provenance_cards, raw_cards, time_and_place
@@ -120,6 +121,8 @@ def own_cards(
             ("SEEEXP", source.exponent, "FWHM ~ wavelength**SEEEXP"),
             ("SRCELL", float(np.hypot(*source.shear)), "(a^2 - b^2) / (a^2 + b^2) of the image's axes"),
             ("SRCANG", 0.5 * float(np.degrees(np.arctan2(*source.shear[::-1]))), "[deg] of its long axis, IFU x to y"),
+            ("ADRSCALE", path_scale(source.path)[0], "path by refraction, length over the table's"),
+            ("ADRTURN", path_scale(source.path)[1], "[deg] its turn, IFU x to y"),
             ("SRCCHI", source.chi, "reduced chi-square of the source model"),
             ("SRCREST", 100 * source.unexplained, "[%] what it leaves in the fibres beyond noise"),
             ("SRCFERR", source.flux_error, "relative flux error that all wavelengths share"),

@@ -18,7 +18,7 @@ from ..instrument import CHANNELS
 from ..instrument import channel as find_channel
 from ..reduce.combine import Combined, Part
 from ..reduce.combinedcube import COMMON_WAVE, CombinedCube, FiberField
-from ..reduce.source import Refraction
+from ..reduce.refraction import Refraction
 from .checked import open_checked
 from .digest import content_digest
 from .headers import FLUX_UNIT, provenance_cards, put, spectral_axis
@@ -120,8 +120,10 @@ def _field(part: Part, head: fits.Header, skysub: np.ndarray, error: np.ndarray,
     home = _refraction(_ARM[find_channel(part.channel).arm])
     source = (head["SOURCEX"], head["SOURCEY"], head["SOURCEW"]) if "SOURCEX" in head else None
     snr = head.get("SNR", 0.0)
+    scale, turn = float(head.get("ADRSCALE", 1.0)), np.radians(float(head.get("ADRTURN", 0.0)))
+    path = _refraction(part.channel).changed(scale * np.cos(turn) - 1, scale * np.sin(turn))
     return FiberField(
-        part.name, part.wave, skysub, error, places[:, :2], places[:, 4:6], _refraction(part.channel), source,
+        part.name, part.wave, skysub, error, places[:, :2], places[:, 4:6], path, source,
         exposure=f"{part.night}-{part.obsid}-{part.exp}-{find_channel(part.channel).arm}",
         home=tuple(float(np.interp(COMMON_WAVE, home.wavelength, t)) for t in (home.x, home.y)),
         snr=float(snr) if not isinstance(snr, str) else 0.0, velocity=part.velocity, sigma=part.sigma,

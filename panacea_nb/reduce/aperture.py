@@ -10,8 +10,9 @@ from scipy.spatial import cKDTree
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
 from .optimal import MIN_COUPLED, ExtractedSpectrum, coupled_variance
+from .refraction import Refraction
 from .skyregion import Region, Shape, parse_region
-from .source import PointSource, Refraction
+from .source import PointSource
 
 NODES = 24  # wavelengths at which an aperture is followed through refraction; between them it is interpolated
 MIN_KEPT = 0.5  # of what an aperture should hold must lie on good fibres

@@ -19,7 +19,8 @@ from .flux import FluxScale
 from .maskbits import DQ
 from .optimal import ExtractedSpectrum, extract_source
 from .rectify import rectify
-from .source import PointSource, Refraction, find_source, source_shapes
+from .refraction import Refraction
+from .source import PointSource, find_source, source_shapes
 from .sourceprior import prior_from_dict
 from .spline import CommonSpectrum
 from .telluric import Transmission, correct
@@ -156,6 +157,10 @@ class Rectified:
         """Positions, grid, flux, variance, sky, good, refraction: what extraction takes."""
         return self.positions, self.grid, self.skysub, self.error**2, self.sky, self.good, self.refraction
 
+    def path_of(self, source: PointSource | None) -> Refraction:
+        """The path by refraction: the source's own where it showed one, else the instrument's table."""
+        return self.refraction if source is None else source.refracted(self.refraction)
+
     def centre(self, options: FluxOptions) -> float:
         """Wavelength [A] at which the user's positions hold: the centre of the collapse window."""
         return 0.5 * (self.wave[0] + self.wave[1]) if options.central_wave is None else float(options.central_wave)
@@ -272,7 +277,7 @@ def measured(even: Rectified, options: FluxOptions, air: Transmission | None = N
     own_light = skysub - beside if options.extraction == "aperture" else skysub
     spectrum, extraction = extract_as_asked(
         options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
-        (own_light, variance, sky_flux, good), (positions, grid, refraction, centre), even.coupling,
+        (own_light, variance, sky_flux, good), (positions, grid, even.path_of(source), centre), even.coupling,
     )  # fmt: skip
     if air is not None:
         spectrum = correct(spectrum, air)
@@ -287,23 +292,26 @@ def assembled(even: Rectified, found: Measured, options: FluxOptions) -> Calibra
     neighbours = None if even.covariance is None else correlation(even.covariance, even.error / even.factor)
     spaxels = spaxel_grid(even.positions)
     values = [even.skysub + even.sky, even.sky, even.skysub]
-    place = (even.positions, even.grid, even.refraction, found.centre, spaxels)
+    path = even.path_of(found.source)
+    place = (even.positions, even.grid, path, found.centre, spaxels)
     cubes = dict(zip(("obs", "sky", "skysub"), build_cube(values, even.good, *place), strict=True))
     collapsed = collapse(cubes["skysub"], even.grid, found.centre, options.wavelength_bin)
     air = found.air
     choices = {"sky_mode": even.sky_mode, "extraction": found.extraction.how, "telluric": air.kind if air else "none"}
     return Calibrated(
         even.grid, even.response, even.skysub, even.sky, even.error, even.dq, even.correlation, found.source, found.companion,
-        found.search, found.spectrum, found.limit, even.refraction, found.centre, options.wavelength_bin, even.positions,
+        found.search, found.spectrum, found.limit, path, found.centre, options.wavelength_bin, even.positions,
         even.alive, cubes, spaxels, collapsed, even.lsf, found.shapes, found.decisions, found.extraction, air, neighbours,
         choices,
     )  # fmt: skip
 
 
-def collapsed_image(even: Rectified, centre: float, half_width: float) -> tuple[np.ndarray, Grid]:
+def collapsed_image(
+    even: Rectified, source: PointSource | None, centre: float, half_width: float
+) -> tuple[np.ndarray, Grid]:
     """The collapsed image (ny, nx) of `assembled` alone, and its spaxels: of a window [A] that need not be the run's."""
     spaxels = spaxel_grid(even.positions)
-    cube = build_cube([even.skysub], even.good, even.positions, even.grid, even.refraction, centre, spaxels)[0]
+    cube = build_cube([even.skysub], even.good, even.positions, even.grid, even.path_of(source), centre, spaxels)[0]
     return collapse(cube, even.grid, centre, half_width), spaxels
 
 

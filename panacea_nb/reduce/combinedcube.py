@@ -10,7 +10,7 @@ import numpy as np
 from ..decisions import Decision
 from .combine import MIN_COVER, moved, neighbour_correlation, propagated, to_grid
 from .cube import Grid, build_cube, spaxel_grid, sum_error_factor
-from .source import Refraction
+from .refraction import Refraction
 
 COMMON_WAVE = (
     6700.0  # A, where both arms measure: light of this wavelength ties the fibres of one arm to those of the other

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..decisions import Decision
 from .optimal import MIN_COUPLED, ExtractedSpectrum, coupled_variance
-from .source import PointSource, Refraction, find_source, source_shapes
+from .refraction import Refraction
+from .source import PointSource, find_source, source_shapes
 from .sourceprior import ShapePrior, SourcePrior
 
 DETECTION = 8.0  # S/N: what the first source's model leaves is not pure noise
@@ -49,7 +50,7 @@ def find_companion(
     shape = ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING), shear=(*first.shear, SAME_OVAL))
     second, search = find_source(
         positions, wave, rest, variance + (MODEL_ERROR * light) ** 2, sky, good, refraction, wave_ref=first.wave_ref,
-        prior=SourcePrior(shape), systematic=systematic, electron=electron, lines=False,
+        prior=SourcePrior(shape, path=first.path), systematic=systematic, electron=electron, lines=False,
     )  # fmt: skip
     if second is None or search["best"] < DETECTION:
         return None
@@ -73,13 +74,13 @@ def to_dict(source: PointSource | None) -> dict | None:
     """A source's place and profile as plain values, with their errors."""
     if source is None:
         return None
-    names = ("x", "y", "wave_ref", "fwhm", "exponent", "beta", "snr", "error", "shear", "disk")
+    names = ("x", "y", "wave_ref", "fwhm", "exponent", "beta", "snr", "error", "shear", "disk", "path")
     return {name: value for name, value in asdict(source).items() if name in names}
 
 
 def at_wavelength(source: PointSource, wave: float, refraction: Refraction) -> PointSource:
     """The same source with its place and width given at another wavelength [A]."""
-    dx, dy = refraction.offset(wave, source.wave_ref)
+    dx, dy = source.refracted(refraction).offset(wave, source.wave_ref)
     fwhm = source.fwhm * (wave / source.wave_ref) ** source.exponent
     return replace(source, x=source.x + float(dx), y=source.y + float(dy), fwhm=float(fwhm), wave_ref=wave)
 
@@ -90,7 +91,7 @@ def from_dict(values: dict | None) -> PointSource | None:
         return None
     nothing = np.zeros(1)
     return PointSource(
-        **{**values, "shear": tuple(values["shear"])},
+        **{**values, "shear": tuple(values["shear"]), "path": tuple(values["path"])},
         fixed=False,
         chi=float("nan"),
         chunk_wave=nothing,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..instrument import LENSLET_PITCH
-from .source import Refraction
+from .refraction import Refraction
 
 SPAXEL = 0.4  # arcsec
 KERNEL = 0.26  # arcsec, sigma: smooths about as much as a lenslet does

@@ -12,8 +12,9 @@ from .companion import companion_decision, find_companion, to_dict
 from .cosmics import field_neighbours, find_lonely, find_spikes, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
+from .refraction import Refraction
 from .sky import SkyModel, fit_sky
-from .source import PointSource, Refraction, find_source, source_shapes
+from .source import PointSource, find_source, source_shapes
 from .sourceprior import SourcePrior
 from .spline import fit_common
 from .stray import stray_decision, stray_light

@@ -12,10 +12,10 @@ from scipy.ndimage import uniform_filter1d
 from ..decisions import Decision
 from .flat import reference_variance
 from .rectify import fill_gaps
+from .refraction import Refraction
 from .sky import FLAT_ERROR, SkyError, SkyModel, faintest_fibers, fiber_levels, fit_sky
 from .skykernels import SHIFT_TERMS, WIDTH_TERMS
 from .skyregion import Region, object_fibers, sky_fibers
-from .source import Refraction
 from .spline import CommonSpectrum
 
 MIN_CHOSEN = (

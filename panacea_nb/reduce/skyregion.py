@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..instrument import LENSLET_PITCH
-from .source import Refraction
+from .refraction import Refraction
 
 SHAPES = {"circle": 3, "annulus": 4, "ellipse": 5}  # and how many numbers each takes
 SUBPOINTS = 12  # per side of a lenslet, for the part of it that a region covers: 1 % for a border across it

@@ -12,8 +12,9 @@ from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
 from .chunks import SYSTEMATIC, chunk_means, level_shapes, whitening, with_levels
 from .psf import lenslet_fractions
+from .refraction import Refraction, path_decision
 from .sky import field_basis
-from .sourceprior import MOFFAT_BETA, ShapePrior, SourcePrior
+from .sourceprior import MOFFAT_BETA, PATH_CHANGES, ShapePrior, SourcePrior
 
 MAP_CHUNKS = 3  # bins that share the profiles of the detection map
 FWHM_LIMITS = (0.7, 5.0)
@@ -34,6 +35,9 @@ SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detecti
 MAX_SEEING = 2.9  # arcsec; a wider object is extended
 MOST_SHEAR = 0.6  # an axis ratio of one to two: no star is that long
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
+PATH_FREE = 50.0  # S/N from which a source may show that its path by refraction is not the instrument's usual one
+PATH_SURE = 25.0  # by which chi-square must fall then
+PATH_LEAST = 0.01  # arcsec (RMS over the channel) by which the paths must differ
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class PointSource:
     shear : ellipticity of the model, see `psf.lenslet_fractions`
     disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
     flux_error : float, relative error of the flux that all wavelengths share: of place, shape and levels; NaN where none was fitted
+    path : how its path by refraction differs from the instrument's table, see `Refraction.changed`
     unexplained : float, RMS of what the model leaves in the fibres beyond their noise, as a share of the model's own RMS
     """
 
@@ -75,26 +80,16 @@ class PointSource:
     disk: bool = False
     unexplained: float = 0.0
     flux_error: float = float("nan")
+    path: tuple[float, float] = (0.0, 0.0)
+
+    def refracted(self, refraction: Refraction) -> Refraction:
+        """The path of this source, where ``refraction`` is the instrument's table."""
+        return refraction.changed(*self.path)
 
     @property
     def extended(self) -> bool:
         """Whether the fitted shape is no star's: wider than any seeing the telescope works in, or with the wings of a galaxy."""
         return self.disk or self.fwhm > MAX_SEEING or self.beta < MIN_BETA
-
-
-@dataclass(frozen=True)
-class Refraction:
-    """Path of a source over the field, x(wavelength), y(wavelength) [arcsec], as a table."""
-
-    wavelength: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-
-    def offset(self, wave: np.ndarray | float, reference: float) -> tuple[np.ndarray, np.ndarray]:
-        """Displacement at ``wave`` from where the source is at ``reference`` [A]."""
-        dx = np.interp(wave, self.wavelength, self.x) - np.interp(reference, self.wavelength, self.x)
-        dy = np.interp(wave, self.wavelength, self.y) - np.interp(reference, self.wavelength, self.y)
-        return dx, dy
 
 
 def detection_map(
@@ -140,10 +135,10 @@ def detection_map(
 
 
 def _shapes(par, positions, wave, wave_ref, refraction, disk=False):
-    x, y, log_fwhm, exponent, beta, *shear = par
-    dx, dy = refraction.offset(wave, wave_ref)
+    x, y, log_fwhm, exponent, beta, e1, e2, *path = par
+    dx, dy = refraction.changed(*path).offset(wave, wave_ref)
     fwhm = np.exp(log_fwhm) * (wave / wave_ref) ** exponent
-    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=tuple(shear), disk=disk)
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=(e1, e2), disk=disk)
 
 
 def _chunk_fluxes(shape, means, weight):
@@ -188,9 +183,11 @@ def fit_point_source(
     place: tuple[float, float, float] | None = None,
     disk: bool = False,
     common: np.ndarray | None = None,
+    path: tuple[float, float] = (0.0, 0.0),
 ) -> PointSource:
     """Fit position, width and shape of one source to all chunks together; the chunks' fluxes are free.
-    Refraction is held at the instrument's table; the shape has priors (``expected``), and the place where it is known (``place``:
+    Refraction is held at the instrument's table, changed by ``path``, unless a star's own light shows surely that the change is
+    another (`Refraction.changed`).  The shape has priors (``expected``), and the place where it is known (``place``:
     x, y, error), which decide where the light cannot.  With ``disk`` an elliptical disk is fitted instead of a Moffat.
 
     ``common`` (n, nf) are the errors of levels that a fibre has in all chunks together (`level_shapes`) beside ``variances``: where
@@ -211,8 +208,12 @@ def fit_point_source(
     # Colours of a galaxy's parts are no levels of fibres: there, errors stay what they are in each chunk.
     white = whitening(variances + doubt, 0 * common) if disk else whitening(noise + doubt, common)
 
-    def residuals(p):
+    def whole(p: np.ndarray) -> np.ndarray:
         par = np.array([start[0], start[1], *p]) if fixed else p
+        return np.concatenate([par, path]) if par.size == 7 else par
+
+    def residuals(p):
+        par = whole(p)
         shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
         rest, tilt = _without_sky(np.pad(shape, beside), data, root_weight**2, tilts)
         own = np.einsum("fij,jf->if", white, rest[:, :-1])
@@ -221,7 +222,8 @@ def fit_point_source(
             (par[3] - expected.exponent[0]) / expected.exponent[1],
             (par[4] - expected.beta[0]) / expected.beta[1],
             (np.exp(par[2]) - expected.fwhm[0]) / expected.fwhm[1],
-            *((par[5:] - expected.shear[:2]) / expected.shear[2]),
+            *((par[5:7] - expected.shear[:2]) / expected.shear[2]),
+            *((par[7:] - path) / PATH_CHANGES),
             *((par[:2] - place[:2]) / place[2] if place is not None and not fixed else ()),
             *tilt,
         ]
@@ -239,13 +241,20 @@ def fit_point_source(
         bounds = ([start[0] - 1.2, start[1] - 1.2, *low], [start[0] + 1.2, start[1] + 1.2, *high])
     # Sky and wings of an object must not settle on each other's errors: the sky may be off, in level and tilt, by a share of the
     # object's mean light, the more so the more of the field the object fills.  A pseudo-fibre at the end holds the level's prior.
-    first = _shapes(np.array([*start, *tail]), positions, wave, wave_ref, refraction, disk)
+    first = _shapes(np.array([*start, *tail, *path]), positions, wave, wave_ref, refraction, disk)
     light = SKY_SHARE * np.abs(_chunk_fluxes(first, means, limited**2)[0]) * first.mean(axis=1) + 1e-30
     beside = ((0, 0), (0, 1))
     data, root_weight = np.pad(means, beside), np.column_stack([limited, 1.0 / light])
     tilts = np.pad(field_basis(positions, 2).T[:, None, :] * light[:, None], ((0, 0), *beside))
-    fit = least_squares(residuals, p0, bounds=bounds, loss="soft_l1", f_scale=3.0, x_scale="jac", max_nfev=60)
-    par = np.array([start[0], start[1], *fit.x]) if fixed else fit.x
+    how = {"loss": "soft_l1", "f_scale": 3.0, "x_scale": "jac", "max_nfev": 60}
+    fit = least_squares(residuals, p0, bounds=bounds, **how)
+    if snr > PATH_FREE and wave.size > 1 and not disk:
+        room = [np.pad(side, (0, 2), constant_values=value) for side, value in zip(bounds, (-1.0, 1.0), strict=True)]
+        other = least_squares(residuals, np.concatenate([fit.x, path]), bounds=room, **how)
+        apart = refraction.apart(whole(other.x)[7:], path, wave)
+        if 2 * (fit.cost - other.cost) > PATH_SURE and apart > PATH_LEAST:
+            fit = other
+    par = whole(fit.x)
     shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
     flux, error = _chunk_fluxes(shape, means, weight)
     n_data = int((weight > 0).sum())
@@ -255,14 +264,13 @@ def fit_point_source(
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
 
     def flux_at(change: np.ndarray) -> np.ndarray:
-        moved = par + np.pad(change, (par.size - change.size, 0))
-        return _chunk_fluxes(_shapes(moved, positions, wave, wave_ref, refraction, disk), means, weight)[0]
+        return _chunk_fluxes(_shapes(whole(fit.x + change), positions, wave, wave_ref, refraction, disk), means, weight)[0]
 
     elsewhere = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux, disk)
     flux_error = _flux_error(flux_at, flux, error, covariance, elsewhere)
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
-    errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:])}
+    errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:7])}
     decisions = []
     if np.exp(par[2]) < fwhm_limits[0] * 1.02 or np.exp(par[2]) > fwhm_limits[1] * 0.98:
         perhaps = (
@@ -283,10 +291,12 @@ def fit_point_source(
                 "warn",
             )
         )
+    if tuple(par[7:]) != tuple(path):
+        decisions.append(path_decision(par[7:]))
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
-        (float(par[5]), float(par[6])), disk, unexplained, flux_error,
+        (float(par[5]), float(par[6])), disk, unexplained, flux_error, (float(par[7]), float(par[8])),
     )  # fmt: skip
 
 
@@ -326,7 +336,7 @@ def _scatter_beside(
     """
     x, y = positions.T
     fwhm = np.full(x.size, np.exp(par[2]))
-    image = lenslet_fractions(positions, x, y, fwhm, par[4], 2, shear=tuple(par[5:]), disk=disk)
+    image = lenslet_fractions(positions, x, y, fwhm, par[4], 2, shear=tuple(par[5:7]), disk=disk)
     norm = image**2 @ (weight * flux[:, None] ** 2).sum(axis=0)
     found = image @ (weight * rest * flux[:, None]).sum(axis=0) / np.maximum(norm, 1e-300)
     inside = image.sum(axis=1) > WHOLE * image.sum(axis=1).max()
@@ -395,11 +405,12 @@ def find_source(
     search : dict with x, y, snr (map), best (S/N of the best candidate), chunk_wave, means, variances
     """
     prior = prior or SourcePrior()
-    how = {"expected": prior.disk if disk else prior.point, "place": prior.place, "disk": disk}
+    how = {"expected": prior.disk if disk else prior.point, "place": prior.place, "disk": disk, "path": prior.path}
     flat, rows = level_shapes(sky, electron, systematic)
     centres, means, noise, common = chunk_means(value, variance, flat, good, wave, rows=rows)
     variances = with_levels(noise, common)
-    xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, refraction, wave_ref)
+    usual = refraction.changed(*prior.path)
+    xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, usual, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
     best = significance(snr)
     search = {
@@ -419,7 +430,7 @@ def find_source(
     if best < DETECTION:
         if not lines:
             return None, search
-        found = _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys)
+        found = _line_search(positions, wave, value, variance, sky, good, usual, wave_ref, xs, ys)
         search["line_snr"] = found[0]
         search["best"] = max(best, found[0]) if found[0] >= LINE_DETECTION else best
         if found[0] < LINE_DETECTION:
@@ -466,7 +477,7 @@ def source_shapes(
 ) -> np.ndarray:
     """Share of the source's light in each fibre at each wavelength, (nf, nw), interpolated between nodes."""
     nodes = np.linspace(wave.min(), wave.max(), n_nodes)
-    par = (source.x, source.y, np.log(source.fwhm), source.exponent, source.beta, *source.shear)
+    par = (source.x, source.y, np.log(source.fwhm), source.exponent, source.beta, *source.shear, *source.path)
     at = _shapes(par, positions, nodes, source.wave_ref, refraction, source.disk)
     s = (np.asarray(wave) - nodes[0]) / (nodes[1] - nodes[0])
     k = np.clip(np.floor(s).astype(int), 0, n_nodes - 2)

@@ -11,7 +11,8 @@ import numpy as np
 from ..decisions import Decision
 
 if TYPE_CHECKING:
-    from .source import PointSource, Refraction
+    from .refraction import Refraction
+    from .source import PointSource
 
 Known = tuple[float, float]  # value and its 1-sigma error
 
@@ -29,6 +30,7 @@ PAIR_FWHM = 0.02  # relative, by which images in two channels of an arm differ b
 PAIR_RATIO = 0.01  # relative, by which the ratio of their widths changes from star to star of a night
 PAIR_OVAL = 0.01  # of the shear between two channels in one exposure
 PAIR_PLACE = 0.05  # arcsec, by which a source may move between the channels of an arm, from star to star
+PATH_CHANGES = 0.15  # of the path by refraction, in length and direction: what the telescope's zenith distance and sky make of it
 DISK_CHANGES = (0.05, 0.2, 0.05)  # relative FWHM, steepness and shear of a galaxy from channel to channel: its colours
 
 
@@ -57,12 +59,14 @@ class SourcePrior:
     point : ShapePrior of a point source; disk : of an extended object
     place : (x, y, error) [arcsec] where it should stand, or None
     extended : whether it is known to be extended
+    path : how the path by refraction differs from the instrument's table, see `source.Refraction.changed`
     """
 
     point: ShapePrior = ShapePrior()
     disk: ShapePrior = ShapePrior(DISK_STEEPNESS, DISK_FWHM, shear=(0.0, 0.0, ELLIPTICITY))
     place: tuple[float, float, float] | None = None
     extended: bool = False
+    path: tuple[float, float] = (0.0, 0.0)
 
     def moved(self, wave: float, to: float, refraction: Refraction) -> SourcePrior:
         """The same prior, which held at ``wave`` [A], at wavelength ``to``."""
@@ -73,7 +77,7 @@ class SourcePrior:
 
         place = self.place
         if place is not None:
-            dx, dy = refraction.offset(to, wave)
+            dx, dy = refraction.changed(*self.path).offset(to, wave)
             place = (place[0] + float(dx), place[1] + float(dy), place[2])
         return replace(self, point=scaled(self.point), disk=scaled(self.disk), place=place)
 
@@ -90,8 +94,9 @@ def prior_from_dict(values: Mapping[str, Any]) -> SourcePrior:
 
     place = values["place"]
     return SourcePrior(
-        shape(values["point"]), shape(values["disk"]), None if place is None else tuple(place), bool(values["extended"])
-    )
+        shape(values["point"]), shape(values["disk"]), None if place is None else tuple(place), bool(values["extended"]),
+        tuple(values["path"]),
+    )  # fmt: skip
 
 
 def standards_prior(measured: Iterable[Known]) -> tuple[SourcePrior, Decision]:
@@ -136,6 +141,7 @@ def paired_prior(
     """
     if pair is None:
         return prior, []
+    prior = replace(prior, path=pair.path)  # one air, one telescope
     step = float(np.log(wave / pair.wave_ref))
     if pair.disk:
         shape, (size, steep, round_) = prior.disk, DISK_CHANGES

@@ -201,6 +201,7 @@ SCENARIOS: dict[str, Scenario] = {
     "stress-rows": _stress("faint", "galaxy", row_jitter=0.2),
     "stress-binning": _stress("faint", "galaxy", binning=2),
     "stress-optics": _stress("faint", oval=0.1, reflection=0.003),
+    "stress-refraction": _stress("faint", refraction=1.2),
 }  # fmt: skip
 """Ready-made nights; those named ``stress-`` have one difficulty each, on a reduced set of targets."""
 
