@@ -279,14 +279,12 @@ def _unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return 2 * (values - low) / (high - low) - 1
 
 
-def _vander(x: np.ndarray, f: np.ndarray, degree: int, across: int | None = None) -> np.ndarray:
-    """2-D Legendre terms of total ``degree``, the degree over fibres limited to ``across``."""
+def _vander(x: np.ndarray, f: np.ndarray, degree: int, along: int | None = None) -> np.ndarray:
+    """2-D Legendre terms of total ``degree``, the degree along columns limited to ``along``."""
     a = legendre.legvander(x, degree)
     b = legendre.legvander(f, degree)
-    top = degree if across is None else across
-    return np.stack(
-        [a[..., i] * b[..., j] for i in range(degree + 1) for j in range(min(top, degree - i) + 1)], axis=-1
-    )
+    top = degree if along is None else min(along, degree)
+    return np.stack([a[..., i] * b[..., j] for i in range(top + 1) for j in range(degree - i + 1)], axis=-1)
 
 
 def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarray | None, dead: np.ndarray):
@@ -317,19 +315,20 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
     usable = lines.good & ~dead[None, :] & (lines.error < 0.3)
     n_lines = int((usable.sum(axis=1) > nf // 4).sum())
     best = None
-    degrees = (1, 2, 3) if reference is not None else (3, 4, 5)
+    # Few lines tell the dispersion, but all fibres the shape of the slit: it may have terms of higher degree.
+    degrees = ((1, 1), (2, 2), (3, 3), (3, 4), (3, 5)) if reference is not None else ((3, 3), (4, 4), (5, 5))
     grid_x = _unit(np.arange(nx, dtype=float), 0, nx - 1)
     full = np.broadcast_to(grid_x, (nf, nx)), np.broadcast_to(f_axis[:, None], (nf, nx))
-    for degree in degrees:
-        if n_lines < (degree + 1 if reference is not None else degree + 2):
+    for along, degree in degrees:
+        if n_lines < (along + 1 if reference is not None else along + 2):
             break
         used = usable.copy()
         weight = 1.0 / (lines.error**2 + 0.01**2)
         for _ in range(6):
             w = np.sqrt(weight[used])
-            design = _vander(cx[used], cf[used], degree)
+            design = _vander(cx[used], cf[used], degree, along)
             coef = np.linalg.lstsq(design * w[:, None], target[used] * w, rcond=None)[0]
-            rest = (_vander(cx, cf, degree) @ coef - target) / dispersion
+            rest = (_vander(cx, cf, degree, along) @ coef - target) / dispersion
             per_line = np.array([np.median(rest[i][used[i]]) if used[i].any() else 0.0 for i in range(used.shape[0])])
             spread = 1.4826 * np.median(np.abs(rest[used])) + 0.003
             # A line that is off in most fibres is misidentified or blended: all of it goes.
@@ -345,10 +344,10 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
         bic = effective * np.log(chi) + np.log(effective) * design.shape[1]
         if best is None or bic < best[0]:
             rms = 1.4826 * float(np.median(np.abs(rest[used])))
-            solution = _vander(*full, degree) @ coef
+            solution = _vander(*full, degree, along) @ coef
             best = (bic, solution, used, rest, rms, degree)
     if best is None:
-        needed = degrees[0] + (1 if reference is not None else 2)
+        needed = degrees[0][0] + (1 if reference is not None else 2)
         if n_lines < needed:
             raise WavelengthError(
                 f"{n_lines} arc lines were measured in a quarter of the fibres or more, {needed} are needed (were the lamps on, "
@@ -392,18 +391,18 @@ def fit_lsf(lines: LineFits, used: np.ndarray, shape: tuple[int, int]) -> np.nda
     strong = used & (lines.error < 0.08)
     if strong.sum() < 60:
         strong = used
-    across = 2 if (strong.sum(axis=1) > nf // 5).sum() >= 4 else 1
+    degree = 2 if (strong.sum(axis=1) > nf // 5).sum() >= 4 else 1
     good = strong.copy()
     weight = 1.0 / (lines.error**2 + 0.02**2)
     for _ in range(5):
         w = np.sqrt(weight[good])
-        coef = np.linalg.lstsq(_vander(x[good], f[good], across) * w[:, None], lines.sigma[good] * w, rcond=None)[0]
-        rest = lines.sigma - _vander(x, f, across) @ coef
+        coef = np.linalg.lstsq(_vander(x[good], f[good], degree) * w[:, None], lines.sigma[good] * w, rcond=None)[0]
+        rest = lines.sigma - _vander(x, f, degree) @ coef
         spread = 1.4826 * np.median(np.abs(rest[good])) + 0.005
         good = strong & (np.abs(rest) < 4 * spread)
     grid_f = np.broadcast_to(_unit(np.arange(nf, dtype=float), 0, nf - 1)[:, None], (nf, nx))
     grid_x = np.broadcast_to(_unit(np.arange(nx, dtype=float), 0, nx - 1), (nf, nx))
-    return np.clip(_vander(grid_x, grid_f, across) @ coef, 0.5, 6.0).astype(np.float32)
+    return np.clip(_vander(grid_x, grid_f, degree) @ coef, 0.5, 6.0).astype(np.float32)
 
 
 def solve_wavelength(
