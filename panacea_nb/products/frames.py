@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -157,6 +159,18 @@ def calibration_choice(path: Path, channel: str) -> raw.CalibrationChoice:
     if channel not in record["channels"]:
         raise NoUsableFrameError(f"{path} holds no calibrations of channel {channel}: run 00_inventory for it")
     return raw.CalibrationChoice.from_dict(record["channels"][channel])
+
+
+def choices_record(path: Path, night: str, choices: Mapping[str, raw.CalibrationChoice]) -> dict[str, Any]:
+    """What `calibration_choice` reads: the choices made now, beside those of the channels that an earlier run of the night had.
+
+    The notebooks of those channels can then still be run by hand, and the report still says what their calibrations are.
+    """
+    earlier: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        earlier = dict(record["channels"]) if record["night"] == night else {}
+    return {"night": night, "channels": earlier | {name: choice.to_dict() for name, choice in choices.items()}}
 
 
 def brightness(image: ChannelImage) -> float:
