@@ -14,6 +14,7 @@ from PIL import Image as Picture
 
 from panacea_nb.instrument import AMP_ROWS, N_FIBERS, channel
 from panacea_nb.qa import figures
+from panacea_nb.reduce.arclines import LineFits
 from panacea_nb.reduce.bias import MasterBias, MasterDark
 from panacea_nb.reduce.calibrated import Calibrated
 from panacea_nb.reduce.ccd import ChannelImage
@@ -32,7 +33,7 @@ from panacea_nb.reduce.scatter import ScatterModel
 from panacea_nb.reduce.sky import SkyModel
 from panacea_nb.reduce.source import PointSource
 from panacea_nb.reduce.trace import TraceResult, gaussian_coef
-from panacea_nb.reduce.wavelength import LineFits, WavelengthSolution
+from panacea_nb.reduce.wavelength import WavelengthSolution
 from panacea_nb.reduce.wavezero import WavelengthZero
 
 NF, NX, NY = 12, 160, 120  # a small chip: fibres 8 rows apart

@@ -7,6 +7,7 @@ import pytest
 from reduce_factory import expose, fiber_model, nothing, paint, read_noise, rows_of, traces
 
 from panacea_nb.instrument import channel
+from panacea_nb.reduce.arclines import pixel_gaussian
 from panacea_nb.reduce.cosmics import (
     field_neighbours,
     find_lonely,
@@ -18,7 +19,6 @@ from panacea_nb.reduce.cosmics import (
 from panacea_nb.reduce.extract import blank_extraction, refit
 from panacea_nb.reduce.kernels import grow_tracks
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.wavelength import pixel_gaussian
 
 NF, NX = 40, 400
 SKY_LINES = ((60.3, 20000.0), (141.8, 4000.0), (250.1, 60000.0), (333.6, 1500.0))

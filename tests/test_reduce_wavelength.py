@@ -8,15 +8,13 @@ from astropy.table import Table
 from reduce_factory import wavelengths
 
 from panacea_nb.reduce import wavelength as module
+from panacea_nb.reduce.arclines import LineFits, pixel_gaussian
 from panacea_nb.reduce.wavelength import (
     LineChoiceError,
-    LineFits,
     WavelengthError,
     fiber_offsets,
-    fit_line,
     fit_lsf,
     match_pattern,
-    pixel_gaussian,
     relative_shifts,
     solve_wavelength,
     without_lines,
@@ -67,59 +65,6 @@ def solution(arc):
     dead = np.zeros(NF, bool)
     dead[DEAD] = True
     return solve_wavelength(arc[0], arc[1], dead, arc[3])
-
-
-def test_gaussian_integrated_over_pixels():
-    """Sum one, and the mean of a fine Gaussian over each pixel."""
-    x = np.arange(60)
-    shape = pixel_gaussian(x, np.array(30.3), np.array(1.1))
-    assert shape.sum() == pytest.approx(1.0, abs=1e-12)
-    fine = 30 + (np.arange(2000) + 0.5) / 2000 - 0.5
-    mean = np.exp(-0.5 * ((fine - 30.3) / 1.1) ** 2).mean() / (np.sqrt(2 * np.pi) * 1.1)
-    assert shape[30] == pytest.approx(mean, rel=1e-6)
-
-
-@pytest.mark.parametrize("flux", [400.0, 30000.0])
-def test_line_centre_has_the_error_that_it_is_given(flux):
-    """Centres, widths and fluxes unbiased; the scatter of the centre is its error within 6 %."""
-    rng = np.random.default_rng(32)
-    n = 1500
-    x = np.arange(41)
-    centre = 20 + rng.uniform(-0.5, 0.5, n)
-    truth = flux * pixel_gaussian(x, centre[:, None], np.array(1.9)) + 12.0
-    variance = truth + READ**2
-    spectra = truth + np.sqrt(variance) * rng.normal(size=truth.shape)
-    found, sigma, total, error, good = fit_line(spectra, variance, centre + rng.uniform(-1, 1, n), 7, 7)
-    keep = good & (found > 18) & (found < 22)
-    assert keep.mean() > (0.95 if flux < 1000 else 0.999)
-    pull = ((found - centre) / error)[keep]
-    # A chi-square by chance above its mean widens the error, one below does not: pulls come out a little below one.
-    assert np.std(pull) == pytest.approx(0.95, abs=0.07)
-    assert abs(pull.mean()) < 4 / np.sqrt(n)
-    assert sigma[keep].mean() == pytest.approx(1.9, rel=0.02)
-    assert total[keep].mean() == pytest.approx(flux, rel=0.02)
-
-
-def test_line_without_noise_is_exact():
-    x = np.arange(41)
-    centre = np.linspace(19.6, 20.4, 9)
-    truth = 5000 * pixel_gaussian(x, centre[:, None], np.array(1.7)) + 3.0
-    found, sigma, flux, _, good = fit_line(truth, truth + 9.0, np.full(9, 20.3), 7, 7)
-    assert good.all()
-    assert found == pytest.approx(centre, abs=2e-4)
-    assert sigma == pytest.approx(1.7, abs=1e-3)
-    assert flux == pytest.approx(5000, rel=1e-3)
-
-
-def test_no_line_is_no_measurement():
-    rng = np.random.default_rng(33)
-    spectra = rng.normal(10, READ, (400, 41))
-    good = fit_line(spectra, np.full(spectra.shape, READ**2), np.full(400, 20.0), 7, 7)[4]
-    assert good.mean() < 0.05
-    off_chip = fit_line(spectra, np.full(spectra.shape, READ**2), np.full(400, 2.0), 7, 7)[4]
-    assert not off_chip.any()
-    unknown = fit_line(spectra, np.full(spectra.shape, READ**2), np.full(400, np.nan), 7, 7)[4]
-    assert not unknown.any()
 
 
 def test_shifts_between_fibres(arc):

@@ -87,7 +87,7 @@ def test_stress_scenarios_by_their_truth(tmp_path):
 
 def test_every_stress_night_can_be_planned():
     names = [n for n in simulate.SCENARIOS if n.startswith("stress-")]
-    assert len(names) == 11
+    assert len(names) == 12
     for name in names:
         plans = plan_night(DATE, 2, simulate.scenario(name), DEFAULT_AREA)
         kinds = [p.target.kind for p in plans if p.kind == "sci" and p.target.arm == "B"]

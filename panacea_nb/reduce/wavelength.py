@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.polynomial import legendre
 from scipy.ndimage import gaussian_filter1d
-from scipy.special import erf
 
 from ..decisions import Decision
 from ..errors import PanaceaError, RequestError
+from .arclines import LineFits, blend_error, measure_lines, odd_lines
 
-BLEND_DISTANCE = 9.0  # px; closer lines disturb each other's centres
-FIT_REACH = 7  # px on each side of a line that its fit uses
-NARROW_REACH = 4  # px, for a line with a blend on one side
-START_SIGMA = 1.9  # px; LSF of 4.5 px FWHM
 SAME_LINE = 0.5  # A, from a line of the list: it is the one that was named
 MAX_RMS = 0.35  # px; a solution worse than this is none
 _OTHER_ARCS = "choose other arcs with --cal-date cmp=YYYYMMDD"
@@ -27,23 +23,6 @@ class WavelengthError(PanaceaError):
 
 class LineChoiceError(RequestError):
     """An arc line that was to be left out is none."""
-
-
-@dataclass(frozen=True)
-class LineFits:
-    """Gaussian fits of the arc lines in all fibres.
-
-    Attributes
-    ----------
-    wavelength : (nl,) [A, air]; centre, sigma, flux, error : (nl, nf) [px, px, e-, px]; good : (nl, nf) bool
-    """
-
-    wavelength: np.ndarray
-    centre: np.ndarray
-    sigma: np.ndarray
-    flux: np.ndarray
-    error: np.ndarray
-    good: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -95,83 +74,6 @@ def without_lines(lines, dropped: str):
         return lines, []
     text = f"arc lines left out by hand: {', '.join(f'{w:.2f}' for w in wave[~keep])} A"
     return lines[keep], [Decision("LINESOFF", text, "info")]
-
-
-def pixel_gaussian(x: np.ndarray, centre: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """A unit Gaussian integrated over pixels centred on ``x`` (all arrays broadcast)."""
-    s = np.sqrt(2.0) * sigma
-    return 0.5 * (erf((x + 0.5 - centre) / s) - erf((x - 0.5 - centre) / s))
-
-
-def fit_line(
-    spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, low: int, high: int, sigma: float = START_SIGMA
-):
-    """Fit one pixel-integrated Gaussian on a constant to all fibres at once (Levenberg-Marquardt, vectorised over fibres).
-
-    Parameters
-    ----------
-    spectra, variance : (nf, nx)
-    guess : (nf,) [px]
-    low, high : int
-        Pixels below and above the guess that take part.
-
-    Returns
-    -------
-    centre, sigma, flux, error, good : (nf,) each; ``error`` is that of the centre [px]
-    """
-    nf, nx = spectra.shape
-    start = np.round(np.nan_to_num(guess)).astype(int)
-    inside = (start - low >= 0) & (start + high < nx) & np.isfinite(guess)
-    guess = np.where(np.isfinite(guess), guess, start)
-    start = np.clip(start, low, nx - high - 1)
-    columns = start[:, None] + np.arange(-low, high + 1)
-    rows = np.arange(nf)[:, None]
-    data, var = spectra[rows, columns].astype(float), variance[rows, columns].astype(float)
-    weight = np.where(var > 0, 1.0 / np.maximum(var, 1e-12), 0.0)
-    background = np.percentile(data, 15, axis=1)
-    flux = np.maximum((data - background[:, None]).sum(axis=1), 1.0)
-    par = np.stack([flux, np.clip(guess, start - 2, start + 2), np.full(nf, sigma), background], axis=1)
-    damping = np.full(nf, 1e-2)
-
-    def chi(p):
-        model = p[:, :1] * pixel_gaussian(columns, p[:, 1:2], p[:, 2:3]) + p[:, 3:4]
-        return model, (weight * (data - model) ** 2).sum(axis=1)
-
-    model, best = chi(par)
-    for _ in range(12):
-        f, c, s = par[:, :1], par[:, 1:2], par[:, 2:3]
-        shape = pixel_gaussian(columns, c, s)
-        up, down = (columns + 0.5 - c) / s, (columns - 0.5 - c) / s
-        g_up, g_down = (
-            np.exp(-0.5 * up**2) / (np.sqrt(2 * np.pi) * s),
-            np.exp(-0.5 * down**2) / (np.sqrt(2 * np.pi) * s),
-        )
-        jac = np.stack([shape, f * (g_down - g_up), f * (g_down * down - g_up * up), np.ones_like(shape)], axis=2)
-        normal = np.einsum("fp,fpi,fpj->fij", weight, jac, jac)
-        gradient = np.einsum("fp,fpi->fi", weight * (data - model), jac)
-        diagonal = np.einsum("fii->fi", normal)
-        damped = normal + np.eye(4) * (damping[:, None] * diagonal + 1e-12)[:, None, :]
-        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-        trial = par + step
-        trial[:, 2] = np.clip(trial[:, 2], 0.6, 5.0)
-        trial[:, 1] = np.clip(trial[:, 1], start - low + 1.0, start + high - 1.0)
-        trial_model, trial_chi = chi(trial)
-        better = trial_chi <= best
-        par[better], model[better], best[better] = trial[better], trial_model[better], trial_chi[better]
-        damping = np.where(better, damping * 0.2, damping * 8)
-    covariance = np.linalg.pinv(normal)
-    error = np.sqrt(np.maximum(covariance[:, 1, 1], 0))
-    flux_error = np.sqrt(np.maximum(covariance[:, 0, 0], 0))
-    # A model that does not fit (blend, ghost) says so in chi-square; its error grows with it.
-    error *= np.sqrt(np.maximum(1.0, best / max(1, low + high + 1 - 4)))
-    good = (
-        inside
-        & (par[:, 0] > 4 * flux_error)
-        & (np.abs(par[:, 1] - guess) < 3.5)
-        & (par[:, 2] > 0.7)
-        & (par[:, 2] < 4.5)
-    )
-    return par[:, 1], par[:, 2], par[:, 0], error, good
 
 
 def relative_shifts(spectra: np.ndarray, dead: np.ndarray, reach: int = 8) -> np.ndarray:
@@ -258,23 +160,6 @@ def predicted_columns(spectra: np.ndarray, dead: np.ndarray, lines, reference: n
     return columns[:, None] + (shift - shift[centre])[None, :]
 
 
-def measure_lines(spectra: np.ndarray, variance: np.ndarray, guess: np.ndarray, wavelength: np.ndarray) -> LineFits:
-    """Fit every line in every fibre; lines with a neighbour within `BLEND_DISTANCE` use only their free side."""
-    order = np.argsort(wavelength)
-    middle = np.array([np.median(g[np.isfinite(g)]) if np.isfinite(g).any() else -1e3 for g in guess])
-    fits = []
-    for i in range(wavelength.size):
-        rank = int(np.flatnonzero(order == i)[0])
-        below = middle[i] - middle[order[rank - 1]] if rank > 0 else np.inf
-        above = middle[order[rank + 1]] - middle[i] if rank + 1 < order.size else np.inf
-        low = NARROW_REACH if abs(below) < 2 * BLEND_DISTANCE else FIT_REACH
-        high = NARROW_REACH if abs(above) < 2 * BLEND_DISTANCE else FIT_REACH
-        low, high = (3 if abs(below) < BLEND_DISTANCE else low), (3 if abs(above) < BLEND_DISTANCE else high)
-        fits.append(fit_line(spectra, variance, guess[i], low, high))
-    centre, sigma, flux, error, good = (np.stack(part) for part in zip(*fits, strict=True))
-    return LineFits(np.asarray(wavelength, float), centre, sigma, flux, error, good.astype(bool))
-
-
 def _unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return 2 * (values - low) / (high - low) - 1
 
@@ -312,18 +197,22 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
         middle = np.array([np.median(c[g]) for c, g in zip(lines.centre[seen], lines.good[seen], strict=True)])
         dispersion = abs(np.polyfit(middle, lines.wavelength[seen], 1)[0])
     cx, cf = _unit(lines.centre, 0, nx - 1), np.repeat(f_axis[None, :], lines.wavelength.size, axis=0)
-    usable = lines.good & ~dead[None, :] & (lines.error < 0.3)
+    error = np.hypot(lines.error, blend_error(lines, dead)[:, None])
+    usable = lines.good & ~dead[None, :] & (error < 0.3)
     n_lines = int((usable.sum(axis=1) > nf // 4).sum())
     best = None
     # Few lines tell the dispersion, but all fibres the shape of the slit: it may have terms of higher degree.
     degrees = ((1, 1), (2, 2), (3, 3), (3, 4), (3, 5)) if reference is not None else ((3, 3), (4, 4), (5, 5))
+    spare = 1 if reference is not None else 2
+    needed = degrees[0][0] + spare
+    degrees = tuple(d for d in degrees if n_lines >= d[0] + spare)
     grid_x = _unit(np.arange(nx, dtype=float), 0, nx - 1)
     full = np.broadcast_to(grid_x, (nf, nx)), np.broadcast_to(f_axis[:, None], (nf, nx))
+    weight = 1.0 / spread_floor(error) ** 2
+    if degrees:
+        usable[_odd_ones(cx, cf, target / dispersion, weight, usable, *degrees[-1])] = False
     for along, degree in degrees:
-        if n_lines < (along + 1 if reference is not None else along + 2):
-            break
         used = usable.copy()
-        weight = 1.0 / (lines.error**2 + 0.01**2)
         for _ in range(6):
             w = np.sqrt(weight[used])
             design = _vander(cx[used], cf[used], degree, along)
@@ -333,21 +222,20 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
             spread = 1.4826 * np.median(np.abs(rest[used])) + 0.003
             # A line that is off in most fibres is misidentified or blended: all of it goes.
             line_ok = np.abs(per_line) < np.maximum(0.25, 6 * spread)
-            new = usable & (np.abs(rest) < 5 * np.hypot(spread, lines.error)) & line_ok[:, None]
+            new = usable & (np.abs(rest) < 5 * np.hypot(spread, error)) & line_ok[:, None]
             if (new == used).all():
                 break
             used = new
         if used.sum() < 3 * design.shape[1]:
             continue
         effective = max(n_lines * 8, 20)  # fibres of a line are not independent witnesses of the dispersion
-        chi = np.mean((rest[used] / spread_floor(lines.error[used])) ** 2)
+        chi = np.mean((rest[used] / spread_floor(error[used])) ** 2)
         bic = effective * np.log(chi) + np.log(effective) * design.shape[1]
         if best is None or bic < best[0]:
             rms = 1.4826 * float(np.median(np.abs(rest[used])))
             solution = _vander(*full, degree, along) @ coef
             best = (bic, solution, used, rest, rms, degree)
     if best is None:
-        needed = degrees[0][0] + (1 if reference is not None else 2)
         if n_lines < needed:
             raise WavelengthError(
                 f"{n_lines} arc lines were measured in a quarter of the fibres or more, {needed} are needed (were the lamps on, "
@@ -362,6 +250,22 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
         solution = solution + reference
     residual = np.where(lines.good, rest, np.nan)
     return solution, used, residual, rms, degree
+
+
+def _odd_ones(
+    cx: np.ndarray, cf: np.ndarray, target: np.ndarray, weight: np.ndarray, usable: np.ndarray, along: int, degree: int
+) -> np.ndarray:
+    """`odd_lines` (nl,) bool of lines measured in many fibres: places, targets [px] and weights (nl, nf)."""
+    w = np.sqrt(weight[usable])
+    coef = np.linalg.lstsq(_vander(cx[usable], cf[usable], degree, along) * w[:, None], target[usable] * w, rcond=None)[0]
+    rest = target - _vander(cx, cf, degree, along) @ coef
+    odd = np.zeros(usable.shape[0], bool)
+    many = np.flatnonzero(usable.sum(axis=1) > usable.shape[1] // 4)
+    place, offset = (np.array([np.median(v[i][usable[i]]) for i in many]) for v in (cx, rest))
+    error = np.array([np.median(weight[i][usable[i]]) ** -0.5 / np.sqrt(usable[i].sum()) for i in many])
+    if many.size > along + 4:
+        odd[many] = odd_lines(place, offset, error, along)
+    return odd
 
 
 def spread_floor(error: np.ndarray) -> np.ndarray:
