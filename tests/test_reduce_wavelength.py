@@ -75,6 +75,18 @@ def test_shifts_between_fibres(arc):
     assert np.abs(shift - exact)[~dead].max() < 0.25
 
 
+def test_a_strong_line_at_the_edge_of_the_chip_moves_no_fibre():
+    """Cd 6438 stands at column 4 of red: fibres whose lines lie there beyond the edge are shifted by what they are."""
+    rng = np.random.default_rng(36)
+    wave = wavelengths(NF, NX, 6436.0, 1.0)
+    lines = np.append(np.interp(COLUMNS[1:], np.arange(NX), wave[NF // 2]), np.interp(4.0, np.arange(NX), wave[NF // 2]))
+    spectra, _, exact = lamp(rng, wave, lines, np.append(STRENGTH[1:], 2e5), np.full((NF, NX), 1.9))
+    found = relative_shifts(spectra, np.zeros(NF, bool))
+    true = exact[5] - exact[5, NF // 2]
+    assert np.ptp(true) > 2
+    assert np.abs(found - true).max() < 0.5
+
+
 def test_pattern_found_in_spite_of_shift_and_stretch(arc):
     typical = arc[0][NF // 2]
     moved = COLUMNS - 41.0 + 0.012 * (COLUMNS - NX / 2)

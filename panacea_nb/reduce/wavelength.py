@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.polynomial import legendre
 from scipy.ndimage import gaussian_filter1d
+from scipy.signal.windows import tukey
 
 from ..decisions import Decision
 from ..errors import PanaceaError, RequestError
@@ -86,6 +87,8 @@ def relative_shifts(spectra: np.ndarray, dead: np.ndarray, reach: int = 8) -> np
     lines = np.sqrt(np.maximum(lines, 0))
     lines = gaussian_filter1d(lines, 1.5, axis=1)
     lines -= lines.mean(axis=1, keepdims=True)
+    # A line at the edge of the chip must not come in from one side.
+    lines *= tukey(nx, 8 * reach / nx)
     alive = np.flatnonzero(~dead)
     lags = np.arange(-reach, reach + 1)
     steps = np.zeros(nf)
