@@ -14,6 +14,10 @@ from ..errors import PanaceaError, RequestError
 from .arclines import LineFits, blend_error, measure_lines, odd_lines
 
 SAME_LINE = 0.5  # A, from a line of the list: it is the one that was named
+# Degrees along the chip and in all that are tried, without and with a known map.  Few lines tell the dispersion, but all fibres the
+# shape of the slit: it may have terms of higher degree.
+DEGREES = ((3, 3), (3, 4), (3, 5), (4, 4), (4, 5), (5, 5))
+DEGREES_BESIDE = ((1, 1), (2, 2), (3, 3), (3, 4), (3, 5))
 MAX_RMS = 0.35  # px; a solution worse than this is none
 _OTHER_ARCS = "choose other arcs with --cal-date cmp=YYYYMMDD"
 
@@ -204,11 +208,8 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
     usable = lines.good & ~dead[None, :] & (error < 0.3)
     n_lines = int((usable.sum(axis=1) > nf // 4).sum())
     best = None
-    # Few lines tell the dispersion, but all fibres the shape of the slit: it may have terms of higher degree.
-    degrees = ((1, 1), (2, 2), (3, 3), (3, 4), (3, 5)) if reference is not None else ((3, 3), (4, 4), (5, 5))
-    spare = 1 if reference is not None else 2
-    needed = degrees[0][0] + spare
-    degrees = tuple(d for d in degrees if n_lines >= d[0] + spare)
+    all_degrees, spare = (DEGREES, 2) if reference is None else (DEGREES_BESIDE, 1)
+    degrees = tuple(d for d in all_degrees if n_lines >= d[0] + spare)
     grid_x = _unit(np.arange(nx, dtype=float), 0, nx - 1)
     full = np.broadcast_to(grid_x, (nf, nx)), np.broadcast_to(f_axis[:, None], (nf, nx))
     weight = 1.0 / spread_floor(error) ** 2
@@ -239,6 +240,7 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
             solution = _vander(*full, degree, along) @ coef
             best = (bic, solution, used, rest, rms, degree)
     if best is None:
+        needed = all_degrees[0][0] + spare
         if n_lines < needed:
             raise WavelengthError(
                 f"{n_lines} arc lines were measured in a quarter of the fibres or more, {needed} are needed (were the lamps on, "
