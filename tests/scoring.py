@@ -9,7 +9,6 @@ import numpy as np
 from astropy.io import fits
 from scipy.ndimage import median_filter
 
-from panacea_nb.instrument import channel as find_channel
 from panacea_nb.products.assemble import FLUX_UNCERTAINTY_DEFAULT
 from panacea_nb.products.layout import Layout
 from panacea_nb.simulate import truth
@@ -188,7 +187,7 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     true = truth.load_exposure(night_dir, obsid, exp, channel)
     with fits.open(layout.multi(program, obsid, exp, channel), memmap=False) as hdus:
         observed, sky, skysub, error = (hdus[i].data.astype(float) for i in range(4))
-        positions, spectrum, header = hdus[5].data, hdus[6].data, hdus[0].header.copy()
+        positions, spectrum, path, header = hdus[5].data, hdus[6].data, hdus[7].data, hdus[0].header.copy()
         cosmics = hdus[12].data.astype(bool)
     known = unknown_scale(header, true.header)
     observed, sky, skysub, error = (image / known for image in (observed, sky, skysub, error))
@@ -243,7 +242,7 @@ def score_exposure(layout: Layout, night_dir: Path, obsid: int, exp: int, channe
     v["flagged_clean"] = 100 * float(flagged_clean(true, error, layout, channel, night_dir))
     v["cosmic_pixels"] = float(cosmics.sum())
     if true.has_source and score.kind != "galaxy":
-        point_source(score, true, spectrum, header, source)
+        point_source(score, true, spectrum, path, header, source)
     elif score.kind == "galaxy":
         galaxy(score, true, skysub, source, good)
     return score
@@ -272,7 +271,7 @@ def flagged_clean(true, error, layout, channel, night_dir) -> float:
     return float((error[clean] <= 0).mean())
 
 
-def point_source(score: Score, true, spectrum, header, source) -> None:
+def point_source(score: Score, true, spectrum, path, header, source) -> None:
     """Flux, trend, noise, position and emission lines of a point source."""
     v = score.values
     wave, flux, error = spectrum[0], spectrum[1], spectrum[3]
@@ -313,9 +312,7 @@ def point_source(score: Score, true, spectrum, header, source) -> None:
     v["noise_sigma"] = v["noise"] * 1.17 * float(np.sqrt(together / max(pull.size, 1)))
     v["noise_error_sigma"] = v["noise_error"] * v["noise_sigma"] / max(v["noise"], 1e-9)
     if "SOURCEX" in header:
-        reference = find_channel(score.channel).refraction()
-        w, x, y = (np.asarray(reference[n], float) for n in ("wavelength", "x", "y"))
-        at = header["SOURCEW"]
+        (w, x, y), at = path, header["SOURCEW"]
         tx, ty = (np.interp(at, wave, np.asarray(true.spectrum[n], float)) for n in ("x", "y"))
         v["position_mid"] = float(np.hypot(header["SOURCEX"] - tx, header["SOURCEY"] - ty))
         v["position_mid_sigma"] = 0.6 * float(true.header["SEEING"]) / total  # of a centroid over the sky, each coordinate
