@@ -76,8 +76,9 @@ def test_both_channels_see_the_same_oval():
 
 
 def test_both_channels_look_through_the_same_air():
-    prior, _ = paired_prior(SourcePrior(), source(path=(0.1, -0.02)), 4150.0, [(source(), source())])
+    prior, said = paired_prior(SourcePrior(), source(path=(0.1, -0.02)), 4150.0, [(source(), source())])
     assert prior.path == (0.1, -0.02)
+    assert "1.10 times" in said[0].text
     assert prior_from_dict(json.loads(json.dumps(prior.to_dict()))) == prior
     path = Refraction(np.array([3600.0, 4600.0]), np.array([0.0, 1.0]), np.array([0.0, -2.0]))
     moved = prior.moved(4150.0, 4250.0, path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..decisions import Decision
+from .refraction import path_scale
 
 if TYPE_CHECKING:
     from .refraction import Refraction
@@ -59,7 +60,7 @@ class SourcePrior:
     point : ShapePrior of a point source; disk : of an extended object
     place : (x, y, error) [arcsec] where it should stand, or None
     extended : whether it is known to be extended
-    path : how the path by refraction differs from the instrument's table, see `source.Refraction.changed`
+    path : how the path by refraction differs from the instrument's table, see `refraction.Refraction.changed`
     """
 
     point: ShapePrior = ShapePrior()
@@ -171,6 +172,8 @@ def paired_prior(
         )
         prior = replace(prior, point=shape)
     text = f"expected from the other channel of the arm: FWHM {fwhm:.2f} arcsec, exponent {pair.beta:.2f}"
+    if pair.path != (0.0, 0.0):
+        text += f", a path by refraction {path_scale(pair.path)[0]:.2f} times as long as the table's"
     between = [(here.x - there.x, here.y - there.y) for there, here in standards]
     if between:
         dx, dy = np.median(between, axis=0)

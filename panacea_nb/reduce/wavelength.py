@@ -179,6 +179,11 @@ def _vander(x: np.ndarray, f: np.ndarray, degree: int, along: int | None = None)
     return np.stack([a[..., i] * b[..., j] for i in range(top + 1) for j in range(degree - i + 1)], axis=-1)
 
 
+def _fitted(design: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Least squares with thousands of rows (n, m) and few columns, by their normal equations: Legendre terms do well."""
+    return np.linalg.lstsq(design.T @ design, design.T @ value, rcond=1e-12)[0]
+
+
 def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarray | None, dead: np.ndarray):
     """2-D Legendre polynomial wavelength(column, fibre), outliers rejected, degree chosen by the Bayesian information criterion.
 
@@ -216,12 +221,11 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
     if degrees:
         usable[_odd_ones(cx, cf, target / dispersion, weight, usable, *degrees[-1])] = False
     for along, degree in degrees:
-        used = usable.copy()
+        used, terms = usable.copy(), _vander(cx, cf, degree, along)
         for _ in range(6):
-            w = np.sqrt(weight[used])
-            design = _vander(cx[used], cf[used], degree, along)
-            coef = np.linalg.lstsq(design * w[:, None], target[used] * w, rcond=None)[0]
-            rest = (_vander(cx, cf, degree, along) @ coef - target) / dispersion
+            w, design = np.sqrt(weight[used]), terms[used]
+            coef = _fitted(design * w[:, None], target[used] * w)
+            rest = (terms @ coef - target) / dispersion
             per_line = np.array([np.median(rest[i][used[i]]) if used[i].any() else 0.0 for i in range(used.shape[0])])
             spread = 1.4826 * np.median(np.abs(rest[used])) + 0.003
             # A line that is off in most fibres is misidentified or blended: all of it goes.
@@ -262,7 +266,7 @@ def _odd_ones(
 ) -> np.ndarray:
     """`odd_lines` (nl,) bool of lines measured in many fibres: places, targets [px] and weights (nl, nf)."""
     w = np.sqrt(weight[usable])
-    coef = np.linalg.lstsq(_vander(cx[usable], cf[usable], degree, along) * w[:, None], target[usable] * w, rcond=None)[0]
+    coef = _fitted(_vander(cx[usable], cf[usable], degree, along) * w[:, None], target[usable] * w)
     rest = target - _vander(cx, cf, degree, along) @ coef
     odd = np.zeros(usable.shape[0], bool)
     many = np.flatnonzero(usable.sum(axis=1) > usable.shape[1] // 4)
