@@ -62,7 +62,9 @@ def reduce_perfectly(night_dir, layout, obsid, exp, program, spoil=lambda **_: N
         header["SOURCEX"], header["SOURCEY"] = (float(true.spectrum[n][middle]) for n in ("x", "y"))
     positions = np.zeros((280, 4))
     positions[:, :2] = channel(CHANNEL).fiber_positions()
-    planes = {0: sky + skysub, 1: sky, 2: skysub, 3: error, 5: positions, 6: spectrum}
+    refraction = channel(CHANNEL).refraction()
+    adr = np.vstack([refraction[n] for n in ("wavelength", "x", "y")])
+    planes = {0: sky + skysub, 1: sky, 2: skysub, 3: error, 5: positions, 6: spectrum, 7: adr}
     hdus = [fits.ImageHDU(planes.get(i, np.zeros((2, 2)))) for i in range(1, 13)]
     path = layout.multi(program, obsid, exp, CHANNEL)
     path.parent.mkdir(parents=True, exist_ok=True)
