@@ -14,7 +14,7 @@ NARROW_REACH = 4  # px, for a line with a blend on one side
 START_SIGMA = 1.9  # px; LSF of 4.5 px FWHM
 LINE_ERROR = 0.02  # px, by which lines are off for reasons of their own: the list, faint blends
 ODD_LINE, ODD_SIGMA = 0.08, 5.0  # px and sigma, by which a line is off what the others say, not to be one of them
-WIDE_LINE = 0.1  # relative, by which line widths differ on their own
+WIDE_LINE = 0.15  # relative, by which line widths differ on their own from a straight line over the chip
 
 
 @dataclass(frozen=True)
