@@ -10,7 +10,7 @@ from panacea_nb.instrument import channel
 from panacea_nb.reduce.companion import at_wavelength
 from panacea_nb.reduce.optimal import extract_source
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.refraction import Refraction, path_scale
+from panacea_nb.reduce.refraction import Refraction, path_scale, scaled_path
 from panacea_nb.reduce.source import PointSource, find_source, source_shapes
 from panacea_nb.reduce.sourceprior import SourcePrior
 
@@ -259,7 +259,10 @@ def test_a_star_shows_that_its_path_is_longer_and_turned():
     path = Refraction(PATH.wavelength, x, y)
     source, _ = search(*star(np.random.default_rng(161), 2.0e3, path), systematic=0.0)
     assert source.path == pytest.approx((along, across), abs=0.003)
-    assert path_scale(source.path) == pytest.approx((1.12, 4.0), abs=0.2)
+    scale, degrees = path_scale(source.path)
+    assert scale == pytest.approx(1.12, abs=0.004)
+    assert degrees == pytest.approx(4.0, abs=0.2)
+    assert scaled_path(scale, degrees) == pytest.approx(source.path)
     assert [d.code for d in source.decisions] == ["REFRPATH"]
     truth = light(0.4, -0.7, 1.4, path=path)
     assert np.abs(source_shapes(source, POSITIONS, WAVE, PATH) - truth).max() < 0.01 * truth.max()

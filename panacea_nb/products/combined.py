@@ -18,7 +18,7 @@ from ..instrument import CHANNELS
 from ..instrument import channel as find_channel
 from ..reduce.combine import Combined, Part
 from ..reduce.combinedcube import COMMON_WAVE, CombinedCube, FiberField
-from ..reduce.refraction import Refraction
+from ..reduce.refraction import Refraction, scaled_path
 from .checked import open_checked
 from .digest import content_digest
 from .headers import FLUX_UNIT, provenance_cards, put, spectral_axis
@@ -120,8 +120,8 @@ def _field(part: Part, head: fits.Header, skysub: np.ndarray, error: np.ndarray,
     home = _refraction(_ARM[find_channel(part.channel).arm])
     source = (head["SOURCEX"], head["SOURCEY"], head["SOURCEW"]) if "SOURCEX" in head else None
     snr = head.get("SNR", 0.0)
-    scale, turn = float(head.get("ADRSCALE", 1.0)), np.radians(float(head.get("ADRTURN", 0.0)))
-    path = _refraction(part.channel).changed(scale * np.cos(turn) - 1, scale * np.sin(turn))
+    seen = scaled_path(float(head.get("ADRSCALE", 1.0)), float(head.get("ADRTURN", 0.0)))
+    path = _refraction(part.channel).changed(*seen)
     return FiberField(
         part.name, part.wave, skysub, error, places[:, :2], places[:, 4:6], path, source,
         exposure=f"{part.night}-{part.obsid}-{part.exp}-{find_channel(part.channel).arm}",

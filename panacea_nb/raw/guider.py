@@ -236,8 +236,8 @@ def _sample(frames: list[GuideFrame], place: float, unread: list[GuideFrame]) ->
         Takes the frames that were looked at and cannot be read.
     """
     picked = []
-    number_of = np.arange(len(frames)) * min(MAX_FRAMES, len(frames)) // len(frames)
-    for part in (np.flatnonzero(number_of == k) for k in range(number_of[-1] + 1)):
+    part_of = np.arange(len(frames)) * min(MAX_FRAMES, len(frames)) // len(frames)
+    for part in (np.flatnonzero(part_of == k) for k in range(part_of[-1] + 1)):
         poor = None
         for i in sorted(part, key=lambda i: (abs(i - part[0] + 0.5 - place * len(part)), i)):
             try:

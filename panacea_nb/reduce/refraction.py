@@ -45,6 +45,12 @@ def path_scale(path: Sequence[float]) -> tuple[float, float]:
     return float(np.hypot(1 + along, across)), float(np.degrees(np.arctan2(across, 1 + along)))
 
 
+def scaled_path(scale: float, turn: float) -> tuple[float, float]:
+    """The change of a path, as `Refraction.changed` takes it, from what `path_scale` gives."""
+    angle = np.radians(turn)
+    return float(scale * np.cos(angle) - 1), float(scale * np.sin(angle))
+
+
 def path_decision(path: Sequence[float]) -> Decision:
     """What is said of a path that is not the table's."""
     scale, turn = path_scale(path)

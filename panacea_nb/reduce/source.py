@@ -36,7 +36,7 @@ MAX_SEEING = 2.9  # arcsec; a wider object is extended
 MOST_SHEAR = 0.6  # an axis ratio of one to two: no star is that long
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
 PATH_FREE = 50.0  # S/N from which a source may show that its path by refraction is not the instrument's usual one
-PATH_SURE = 9.0  # by which chi-square must fall then: where nothing has changed it falls by four at most
+PATH_SURE = 9.0  # by which chi-square must fall then: of two parameters, noise makes it so in one case of a hundred
 PATH_LEAST = 0.01  # arcsec (RMS over the channel) by which the paths must differ
 
 

@@ -265,9 +265,8 @@ def _odd_ones(
     cx: np.ndarray, cf: np.ndarray, target: np.ndarray, weight: np.ndarray, usable: np.ndarray, along: int, degree: int
 ) -> np.ndarray:
     """`odd_lines` (nl,) bool of lines measured in many fibres: places, targets [px] and weights (nl, nf)."""
-    w = np.sqrt(weight[usable])
-    coef = _fitted(_vander(cx[usable], cf[usable], degree, along) * w[:, None], target[usable] * w)
-    rest = target - _vander(cx, cf, degree, along) @ coef
+    w, terms = np.sqrt(weight[usable]), _vander(cx, cf, degree, along)
+    rest = target - terms @ _fitted(terms[usable] * w[:, None], target[usable] * w)
     odd = np.zeros(usable.shape[0], bool)
     many = np.flatnonzero(usable.sum(axis=1) > usable.shape[1] // 4)
     place, offset = (np.array([np.median(v[i][usable[i]]) for i in many]) for v in (cx, rest))
