@@ -95,6 +95,17 @@ def make(task, names, **options):
     return result, made
 
 
+def test_a_field_follows_the_path_by_refraction_that_its_exposure_showed(task):
+    """A path a fifth longer and turned by 90 degrees; without the cards it is the table's."""
+    names = [write(task, "orange", exp) for exp in (1, 2)]
+    with fits.open(task.layout.multi("P", 7, 1, "orange"), mode="update") as hdus:
+        hdus[0].header["ADRSCALE"], hdus[0].header["ADRTURN"] = 1.2, 90.0
+    _, (turned, usual), _ = combined.read(task, names)
+    assert turned.refraction.x == pytest.approx(-1.2 * usual.refraction.y)
+    assert turned.refraction.y == pytest.approx(1.2 * usual.refraction.x)
+    assert usual.refraction.x == pytest.approx(np.asarray(CHANNELS["orange"].refraction()["x"]))
+
+
 def test_exposures_are_read_once_in_order(task):
     names = [write(task, "red", 1), write(task, "orange", 2), write(task, "orange", 1)]
     parts, fields, _ = combined.read(task, [*names, names[0]])
