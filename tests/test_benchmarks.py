@@ -215,6 +215,7 @@ def test_cost_is_of_calibrations_and_three_exposures():
     text = timing.markdown([night], ratio=0.6)
     assert "| wall time, 2 workers / 1 | | <= 0.55 | **0.60** |" in text
     assert "| 1.00 |" in text
+    assert "| memory of worker and kernel [GB] | 2.7 | <= 1.5 | none |" in timing.markdown([timing.Night([], 4.0, 9.0, 0.5, 1)])
 
 
 def test_reference_load_takes_time():

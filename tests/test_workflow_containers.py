@@ -107,6 +107,15 @@ def test_charliecloud(folder, monkeypatch):
     assert f"--set-env=PANACEA_NB_IMAGE_DIGEST=sha256:{HEX}" in words
 
 
+def test_a_user_without_a_name(folder, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert f"USER=uid-{os.getuid()}" in command(Container("charliecloud", str(folder)), ["python"])
+
+
 def test_a_digest_that_was_told_is_not_asked_for_again(program):
     program("docker", "exit 1")
     words = command(Container("docker", "x"), ["true"], environment={containers.DIGEST_VARIABLE: "sha256:told"})

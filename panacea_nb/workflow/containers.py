@@ -6,7 +6,6 @@ given; nothing of the user's own home, settings or Python packages.  What the en
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import RequestError
+from .lock import user_name
 
 ENGINES = ("none", "apptainer", "docker", "podman", "charliecloud")
 DIGEST_VARIABLE = "PANACEA_NB_IMAGE_DIGEST"
@@ -225,7 +225,7 @@ def _charliecloud(
 ) -> list[str]:
     # The image's own environment lies in its /ch/environment. ch-run needs to know the user's name, which batch systems
     # and cron may not tell.
-    words = ["env", f"USER={os.environ.get('USER') or getpass.getuser()}", "ch-run", "--unset-env=*", "--set-env"]
+    words = ["env", f"USER={os.environ.get('USER') or user_name()}", "ch-run", "--unset-env=*", "--set-env"]
     words += [f"--set-env={pair}" for pair in _pairs(environment)]
     for bind in binds:
         words += ["--bind", f"{bind.host}:{bind.inside}"]

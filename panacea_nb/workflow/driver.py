@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import heapq
 import logging
 import math
@@ -23,7 +22,7 @@ from . import closing, files, progress, staging, status
 from . import engine as engines
 from .fingerprint import UP_TO_DATE, DigestCache, Fingerprint, Fingerprinter
 from .graph import Plan, Task, text_digest
-from .lock import Owner, insist, is_local, process_start
+from .lock import Owner, insist, is_local, process_start, user_name
 from .plan import build
 from .pool import Place
 from .rundef import RunDefinition
@@ -165,7 +164,7 @@ class Driver:
             f"night {layout.night}{f' ({layout.tag})' if layout.tag else ''}: {len(self.plan.tasks)} tasks, "
             f"{self.engine.slots} at a time; log: {layout.log_dir / 'reduce.log'}"
         )
-        self.log(f"run {self.owner.token} by {_user()} on {self.owner.host}, process {self.owner.pid}", quiet=True)
+        self.log(f"run {self.owner.token} by {user_name()} on {self.owner.host}, process {self.owner.pid}", quiet=True)
         for note in self.plan.notes:
             self.log(f"note: {note}")
         for problem in self.plan.problems:
@@ -494,10 +493,3 @@ def _grace() -> float:
         return float(os.environ.get(GRACE_VARIABLE, ""))
     except ValueError:
         return _GRACE
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in a container
-        return f"uid {os.getuid()}"
