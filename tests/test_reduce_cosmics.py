@@ -14,6 +14,7 @@ from panacea_nb.reduce.cosmics import (
     find_spikes,
     find_tracks,
     mask_spikes,
+    narrowest,
     smooth_source,
 )
 from panacea_nb.reduce.extract import blank_extraction, refit
@@ -163,20 +164,24 @@ def test_spikes_narrower_than_a_line_are_found():
 
 
 @pytest.mark.parametrize("flux", [500.0, 3000.0, 60000.0, 300000.0])
-@pytest.mark.parametrize("sigma", [1.7, 1.9, 2.2])
+@pytest.mark.parametrize("sigma", [0.85, 0.95, 1.1, 1.3, 1.5, 1.7, 1.9, 2.2])
 def test_emission_lines_that_nobody_predicted_are_no_spikes(flux, sigma):
-    """Lines at every phase against the pixels; all that is known of them is what `smooth_source` sees in the samples."""
+    """Lines at every phase against the pixels, at 1x1 and (half as wide) 2x1 binning.
+
+    All that is known of them is what `smooth_source` sees in the samples.
+    """
     rng = np.random.default_rng(87)
     phases = [(f, 60 + 7.0 * f + f / NF, flux) for f in range(NF)]
     data, variance, _ = samples(rng, phases, sigma)
     good = np.ones(data.shape, bool)
-    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good)[0]
-    spikes = find_spikes(data, variance, good, predicted)
+    line = narrowest(np.full(data.shape, sigma), np.ones(NF, bool))
+    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good, lsf_sigma=line)[0]
+    spikes = find_spikes(data, variance, good, predicted, lsf_sigma=line)
     assert spikes.sum() <= 1
     # A ray of one column beside the line is found all the same.
     data[7, 150] += 20 * np.sqrt(data[7, 150] + 25)
-    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good)[0]
-    assert find_spikes(data, variance, good, predicted)[7, 150]
+    predicted = 100 + smooth_source(data - 100, np.sqrt(variance), good, lsf_sigma=line)[0]
+    assert find_spikes(data, variance, good, predicted, lsf_sigma=line)[7, 150]
 
 
 def test_unusable_samples_are_no_spikes():

@@ -17,12 +17,12 @@ GROW_SIGMA = 3.0  # next to a seed
 PROFILE_ERROR = 0.05  # of the local peak of the model: what the profile may be wrong by
 ROUNDS = 4
 SPIKE_SIGMA = 6.0  # excess of a sample over the prediction
-SPIKE_RATIO = 1.6  # a line as narrow as the LSF falls to 1/1.6 or more two pixels from its peak
+SPIKE_RATIO = 1.6  # a line as narrow as the LSF falls to 1/1.6 or more one sigma from its peak (two pixels at 1x1)
 LONELY_SIGMA = 5.0  # excess of a sample over the sky in a fibre where no source is seen
 LONELY_SHARE = 0.12  # that its neighbours have of it at most: of the sharpest image (0.8 arcsec) they would have a quarter
 NEIGHBOUR = 1.3  # lenslets, distance of neighbours in the field
 SURE = 4.0  # sigma of a running median that is light without doubt
-PEAK_RATIO = 1.145  # of a line of 4.5 px FWHM, to the geometric mean of the samples beside
+LSF_SIGMA = 1.9  # px, of the instrument's lines at 1x1 binning, for which the steps of `find_spikes` are
 FEW = 5  # new pixels: too few to go on for
 
 
@@ -98,10 +98,15 @@ def _median_of_five(values: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(low, high), np.minimum(e, np.maximum(low, high)))
 
 
+def narrowest(lsf: np.ndarray, alive: np.ndarray) -> float:
+    """Width [px] (Gaussian sigma) that a line has at least: of the line-spread functions (nf, nx), all but the narrowest fifth."""
+    return float(np.percentile(lsf[alive], 20))
+
+
 def smooth_source(
-    rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window: int = 41
+    rest: np.ndarray, sigma: np.ndarray, good: np.ndarray, window: int = 41, lsf_sigma: float = LSF_SIGMA
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the fibres hold beyond the sky: a running median (continuum) and lines.
+    """What the fibres hold beyond the sky: a running median (continuum) and lines, ``lsf_sigma`` [px] wide at least.
 
     Returns
     -------
@@ -116,9 +121,11 @@ def smooth_source(
     # Emission lines: what a five-pixel median leaves and the noise cannot explain.
     line = _median_of_five(filled - continuum)
     noise = np.where(sigma > 0, sigma, np.inf)
-    # The median clips a peak by up to a quarter: a Gaussian stands by a fixed factor above the mean of its two neighbours.
+    # The median clips a peak, by a quarter or (binned) by half: a Gaussian, its pixels' width included, stands by a fixed factor
+    # above the geometric mean of its two neighbours.
+    ratio = np.float32(np.exp(0.5 / (lsf_sigma**2 + 1 / 12)))
     sides = np.maximum(np.pad(filled - continuum, ((0, 0), (1, 1)), mode="edge"), 0)
-    peak = PEAK_RATIO * np.sqrt(sides[:, :-2] * sides[:, 2:])
+    peak = ratio * np.sqrt(sides[:, :-2] * sides[:, 2:])
     line_noise, light = noise / np.sqrt(5) * 1.25, np.maximum(line, peak)
     seen = continuum > SURE * 1.25 * uniform_filter1d(sigma, window, axis=1, mode="nearest") / np.sqrt(window)
     sure = np.where(seen, continuum, 0.0) + np.where(line > SURE * line_noise, light, 0.0)
@@ -126,19 +133,27 @@ def smooth_source(
 
 
 def find_spikes(
-    amplitude: np.ndarray, variance: np.ndarray, good: np.ndarray, predicted: np.ndarray, error: float = 0.03
+    amplitude: np.ndarray,
+    variance: np.ndarray,
+    good: np.ndarray,
+    predicted: np.ndarray,
+    error: float = 0.03,
+    lsf_sigma: float = LSF_SIGMA,
 ) -> np.ndarray:
     """Samples (nf, nx) bool above the prediction and narrower along dispersion than the line-spread function allows.
 
-    ``error`` is the share by which the prediction itself may be wrong (sky lines of another width).
+    ``error`` is the share by which the prediction itself may be wrong (sky lines of another width); ``lsf_sigma`` [px] is the
+    width of the narrowest lines, see `narrowest`: samples as far from a peak as it tells are asked whether they belong to a line.
     """
     sigma = np.sqrt(np.maximum(variance, 1e-6) + (error * np.maximum(predicted, 0)) ** 2)
     rest = np.where(good, amplitude - predicted, 0.0)
     around = np.zeros_like(rest)
-    for step in (2, 3):
+    near = int(np.clip(round(1.05 * lsf_sigma - 0.15), 1, 2))
+    far = int(np.clip(round(1.58 * lsf_sigma - 0.15), near, 3))
+    for step, both in ((near, False), (far, True)):
         left = np.pad(rest, ((0, 0), (step, 0)))[:, : rest.shape[1]]
         right = np.pad(rest, ((0, 0), (0, step)))[:, step:]
-        around = np.maximum(around, np.minimum(left, right) if step == 3 else 0.5 * (left + right))
+        around = np.maximum(around, np.minimum(left, right) if both else 0.5 * (left + right))
     return good & (rest > SPIKE_SIGMA * sigma) & (rest > SPIKE_RATIO * np.maximum(around, 0) + 4 * sigma)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..decisions import Decision
-from .cosmics import find_spikes, find_tracks, mask_spikes, smooth_source, still_above
+from .cosmics import find_spikes, find_tracks, mask_spikes, narrowest, smooth_source, still_above
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .maskbits import DQ
@@ -128,6 +128,7 @@ def extract_exposure(
         result = extract(image, noise, bad | cosmics, moved, background=background, light=result.amplitude)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     sky, zero, waves = None, None, wavelength
+    line = narrowest(lsf, model.alive)
     for turn in range(rounds):
         good = (result.used > MIN_USED) & model.alive[:, None]
         try:
@@ -152,10 +153,11 @@ def extract_exposure(
             decisions.append(Decision("NOSKYFIT", text, "warn"))
             break
         native = sky.native()
-        likely, sure = smooth_source(result.amplitude - native, np.sqrt(np.maximum(result.variance, 0)), good)
+        error = np.sqrt(np.maximum(result.variance, 0))
+        likely, sure = smooth_source(result.amplitude - native, error, good, lsf_sigma=line)
         predicted = np.where(model.alive[:, None], np.maximum(native + likely, 0), 0)
         expected = moved.image(predicted, image.shape[0])
-        spikes = find_spikes(result.amplitude, result.variance, good, predicted)
+        spikes = find_spikes(result.amplitude, result.variance, good, predicted, lsf_sigma=line)
         cosmics = with_marks(cosmics | mask_spikes(spikes, image, expected, floor, background, moved), marked)
         # Weights from the prediction, not from the noisy samples themselves: a weight that knows the noise biases the mean.
         light = np.where(model.alive[:, None], np.maximum(native + sure, 0), 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..decisions import Decision
 from .companion import companion_decision, find_companion, to_dict
-from .cosmics import field_neighbours, find_lonely, find_spikes, smooth_source
+from .cosmics import field_neighbours, find_lonely, find_spikes, narrowest, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
 from .refraction import Refraction
@@ -112,6 +112,7 @@ def model_field(
     mask = mask.copy()
     centre = np.median(wavelength[alive], axis=0)
     neighbours = field_neighbours(positions, alive)
+    line = narrowest(lsf, alive)
     source, source_native, exclude, correction = None, np.zeros((nf, nx)), np.zeros(nf, bool), None
     companion, beside = None, np.zeros((nf, nx))
     sky, search, seen, stray = None, {}, amplitude, None
@@ -187,9 +188,10 @@ def model_field(
                 stray = stray_light(rest, variance, good & alive[:, None], source_native, native, rows, positions)
                 seen = amplitude if stray is None else amplitude - stray
         # What neither sky nor source explains and no line could be: cosmic rays that the image did not show.
-        local, _ = smooth_source(seen - native - source_native, np.sqrt(np.maximum(variance, 1e-9)), good)
+        error = np.sqrt(np.maximum(variance, 1e-9))
+        local, _ = smooth_source(seen - native - source_native, error, good, lsf_sigma=line)
         predicted = native + source_native + local
-        spikes = find_spikes(seen, variance, good, predicted)
+        spikes = find_spikes(seen, variance, good, predicted, lsf_sigma=line)
         sigma = np.sqrt(np.maximum(variance, 1e-6) + (SKY_ERROR * native) ** 2)
         spikes |= find_lonely(seen - native - source_native, sigma, source_native, good, sky.wavelength, neighbours)
         mask[spikes] |= np.uint8(DQ.OUTLIER)
