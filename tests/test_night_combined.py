@@ -12,7 +12,7 @@ from specutils import Spectrum
 
 from panacea_nb.products import combined, nightly
 from panacea_nb.products.layout import safe_name
-from panacea_nb.reduce.combine import common_grid, resampling
+from panacea_nb.reduce.commongrid import common_grid, resampling
 from panacea_nb.simulate import truth
 
 pytestmark = pytest.mark.slow

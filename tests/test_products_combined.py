@@ -13,8 +13,9 @@ from panacea_nb.instrument import CHANNELS, fplane
 from panacea_nb.products import combined, session
 from panacea_nb.products.session import MissingInputError
 from panacea_nb.reduce.astrometry import Pointing, sky_positions
-from panacea_nb.reduce.combine import LIGHT_SPEED, air_to_vacuum, combine_spectra, common_grid
+from panacea_nb.reduce.combine import combine_spectra
 from panacea_nb.reduce.combinedcube import combine_cubes
+from panacea_nb.reduce.commongrid import LIGHT_SPEED, air_to_vacuum, common_grid
 
 NIGHT, OTHER = "20250115", "20250117"
 LINE = 5600.0
@@ -83,12 +84,13 @@ def make(task, names, **options):
     frame = {k: options.get(k, False) for k in ("barycentric", "vacuum")}
     factors = result.scales if result else {}
     made = {}
-    cards = combined.cards(task, parts, factors, headers[0], combined.frame_cards(parts, cube.sigma, **frame), options)
+    within = [part for part in parts if part.name in cube.aligned]
+    cards = combined.cards(task, within, factors, headers[0], combined.frame_cards(parts, cube.sigma, **frame), options)
     path = combined.path(task, parts, "combined_cube.fits")
     made["cube"] = task.save(path, combined.cube_file(task, cube, cards, vacuum=frame["vacuum"]))
     if result:
-        lines = combined.frame_cards(kept, result.sigma, **frame)
-        cards = combined.cards(task, kept, factors, headers[0], lines, options)
+        lines = combined.frame_cards(result.parts, result.sigma, **frame)
+        cards = combined.cards(task, result.parts, factors, headers[0], lines, options)
         path = combined.path(task, parts, "combined_spectrum.fits")
         made["spectrum"] = task.save(path, combined.spectrum_file(result, cards, vacuum=frame["vacuum"]))
         made["text"] = task.save_text(path.with_suffix(".dat"), combined.spectrum_text(result, lines))
@@ -221,6 +223,16 @@ def test_exposures_of_several_nights_have_a_name_of_their_own(task):
     codes = [d.code for d in task.decisions]
     assert "VELSPAN" in codes  # 42 km/s, and not corrected
     assert "VELSPAN" not in [d.code for d in combine_spectra(combined.read(task, names)[0], barycentric=True).decisions]
+
+
+def test_an_exposure_of_another_object_is_in_neither_product(task):
+    write(task, "orange", 1)
+    write(task, "orange", 2, flux=2e-18)
+    _, files = make(task, ["orange/0000007_exp01", "orange/0000007_exp02"])
+    for path in (files["cube"], files["spectrum"]):
+        head = fits.getheader(path)
+        assert (head["NCOMBINE"], head["PART1"], head["SCALE1"]) == (1, "20250115_0000007_exp01_orange", 1.0)
+        assert any(str(head[f"FALLBK{i + 1}"]).startswith("APART") for i in range(head["NFALLBK"]))
 
 
 def test_missing_exposures_are_recorded(task):

@@ -7,17 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from panacea_nb.reduce.combine import (
-    LIGHT_SPEED,
-    Part,
-    air_to_vacuum,
-    combine_spectra,
-    common_grid,
-    exposure_scales,
-    flux_ratio,
-    on_grid,
-    resampling,
-)
+from panacea_nb.reduce.combine import Part, combine_spectra, exposure_scales, flux_ratio, on_grid
+from panacea_nb.reduce.commongrid import LIGHT_SPEED, air_to_vacuum, common_grid, resampling
 
 WAVES = {"uv": 3640.0 + 0.49 * np.arange(2000), "orange": 4600.0 + 0.97 * np.arange(2450), "red": 6430.0 + 0.8 * np.arange(2500)}
 EDGE = 10
@@ -97,7 +88,7 @@ def test_without_signal_in_the_overlap_nothing_is_scaled():
 def test_exposures_are_brought_to_their_mean():
     rng = np.random.default_rng(4)
     parts = [part("orange", 1, rng, 4.0, 0.2), part("orange", 2, rng, 4.0, 0.2, factor=2.0)]
-    scales, _ = exposure_scales(parts)
+    scales, _, _ = exposure_scales(parts)
     first, second = (scales[p.name] for p in parts)
     assert second / first == pytest.approx(2.0, rel=0.01)
     assert 4.0 * first == pytest.approx(3.0, rel=0.01)  # the mean of 4 and 2
@@ -113,6 +104,20 @@ def test_ratio_of_noisy_spectra_is_not_pulled_down():
     assert np.mean(ratios) == pytest.approx(1.5, abs=0.02)
 
 
+def test_ratio_is_not_drawn_by_a_cosmic_ray_nor_blind_for_lines():
+    rng = np.random.default_rng(25)
+    error = np.ones(2000)
+    a, b = 0.3 + rng.normal(size=2000), 0.3 + rng.normal(size=2000)
+    b[700] += 60
+    ratio, spread = flux_ratio(a, error, b, error)
+    assert ratio == pytest.approx(1.0, abs=3 * spread)
+    lines = np.zeros(2000)
+    lines[[300, 800, 1500]] = 100.0
+    ratio, spread = flux_ratio(1.6 * lines + rng.normal(size=2000), error, lines + rng.normal(size=2000), error)
+    assert ratio == pytest.approx(1.6, abs=3 * spread)
+    assert spread < 0.02
+
+
 def test_cosmic_ray_in_one_exposure_is_rejected_and_a_line_in_both_is_not():
     rng = np.random.default_rng(6)
     line = lambda wave: 2.0 + 50.0 * np.exp(-0.5 * ((wave - 5500.0) / 2.0) ** 2)  # noqa: E731
@@ -124,6 +129,61 @@ def test_cosmic_ray_in_one_exposure_is_rejected_and_a_line_in_both_is_not():
     assert found.rejected[parts[1].name] <= 1
     assert np.abs((found.flux - 2.0)[hit]).max() < 1.5
     assert found.flux[np.argmin(np.abs(found.wave - 5500))] == pytest.approx(52.0, rel=0.02)
+
+
+@pytest.mark.parametrize("factor", [3.5, 0.25, 1000.0])
+def test_an_exposure_that_shows_something_else_is_left_out(factor):
+    """Fainter or brighter than clouds make it: the sum is the exposure with most signal, all of its samples, and says so."""
+    rng = np.random.default_rng(21)
+    parts = [part("orange", 1, rng, 1.0, 0.02), part("orange", 2, rng, 1.0, 0.02, factor=factor)]
+    best, other = parts if factor > 1 else parts[::-1]
+    found = combine_spectra(parts)
+    use = found.error > 0
+    assert found.left_out == (other.name,)
+    assert np.median(found.flux[use]) == pytest.approx(np.median(best.flux), rel=2e-3)
+    assert [p.name for p in found.parts] == list(found.scales) == [best.name]
+    assert set(found.count[use]) == {1}
+    told = [d for d in found.decisions if d.severity == "warn"]
+    assert [d.code for d in told] == ["APART"]
+    assert other.name in told[0].text.split(" as bright as ")[0]
+
+
+def test_steady_difference_is_no_cosmic_ray():
+    """Flux that changes along the spectrum between exposures: no sample is thrown away, the user is told."""
+    rng = np.random.default_rng(22)
+    blue = lambda wave: np.where(wave < 5200, 2.0, 1.0)  # noqa: E731
+    parts = [part("orange", 1, rng, blue, 0.02), part("orange", 2, rng, 1.0, 0.02), part("orange", 3, rng, 1.0, 0.02)]
+    found = combine_spectra(parts)
+    assert not any(found.rejected.values())
+    near = (found.wave > 4700) & (found.wave < 5100)
+    assert np.median(found.flux[near]) > 1.25
+    assert [d.code for d in found.decisions if d.severity == "warn"] == ["DISAGREE"]
+
+
+@pytest.mark.parametrize("shift", [30.0, 60.0])
+def test_lines_that_move_between_exposures_keep_their_flux(shift):
+    """Velocities [km/s] apart, as the Earth's motion or a binary gives: the flanks of a strong line are no cosmic rays."""
+    rng = np.random.default_rng(23)
+
+    def line(centre):
+        return lambda wave: 1.0 + 60.0 * np.exp(-0.5 * ((wave - centre) / 1.9) ** 2)
+
+    centres = 5500.0 * (1 + np.array([0.0, shift]) / LIGHT_SPEED)
+    parts = [part("orange", e, rng, line(c), 0.1) for e, c in enumerate(centres, start=1)]
+    found = combine_spectra(parts)
+    near = np.abs(found.wave - centres.mean()) < 12
+    flux = (found.flux[near] - 1.0).sum() * 0.7
+    assert flux == pytest.approx(60 * 1.9 * np.sqrt(2 * np.pi), rel=0.01)
+
+
+def test_cosmic_rays_are_found_in_exposures_too_faint_to_be_scaled():
+    rng = np.random.default_rng(24)
+    parts = [part("orange", e, rng, 0.15, 1.0) for e in (1, 2)]
+    parts[1].flux[700] += 40.0
+    found = combine_spectra(parts)
+    assert "NOSCALE" in [d.code for d in found.decisions]
+    assert found.rejected[parts[1].name] >= 1
+    assert np.abs(found.flux[np.abs(found.wave - parts[1].wave[700]) < 2]).max() < 5
 
 
 def test_barycentric_and_vacuum_wavelengths():
@@ -182,8 +242,9 @@ def test_errors_of_correlated_and_smoothed_samples_are_their_scatter():
 def test_exposure_that_cannot_be_compared_keeps_its_flux():
     rng = np.random.default_rng(14)
     good = [part("orange", 1, rng, 4.0, 0.2), part("orange", 2, rng, 4.0, 0.2, factor=1.5)]
-    faint = part("orange", 3, rng, 0.01, 5.0)
-    scales, decisions = exposure_scales([faint, *good])
+    faint = part("orange", 3, rng, 4.0, 100.0)
+    scales, compared, decisions = exposure_scales([faint, *good])
+    assert compared == {p.name for p in good}
     assert scales[faint.name] == 1.0
     assert scales[good[1].name] / scales[good[0].name] == pytest.approx(1.5, rel=0.01)
     assert [d.code for d in decisions] == ["NOSCALE"]

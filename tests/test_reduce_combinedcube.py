@@ -211,3 +211,14 @@ def test_places_on_the_sky_near_zero_hours():
 def test_nothing_to_combine():
     with pytest.raises(ValueError, match="no field"):
         combine_cubes([], GRID)
+
+
+def test_two_objects_in_the_channels_of_one_exposure_are_told():
+    """One place at all wavelengths is silent; 1.5 arcsec apart, after refraction, is not."""
+    uv, orange = field("uv"), field("orange")
+    assert combine_cubes([uv, orange], GRID).decisions == []
+    x, y, wave = uv.source
+    made = combine_cubes([replace(uv, source=(x + 1.5, y, wave)), orange], GRID)
+    assert [d.code for d in made.decisions] == ["TWOPLACES"]
+    assert "1.5 arcsec apart" in made.decisions[0].text
+    assert combine_cubes([replace(uv, source=(x + 1.5, y, wave), exposure="2B"), orange], GRID).decisions == []

@@ -13,7 +13,8 @@ from ..products import bundle, combined, cosmicmarks, frames, session
 from ..products.cosmicmarks import Mark
 from ..products.layout import Layout, safe_name
 from ..reduce import wavelength
-from ..reduce.combine import Combined, combine_spectra, common_grid
+from ..reduce.combine import Combined, combine_spectra
+from ..reduce.commongrid import common_grid
 from ..reduce.wavelength import WavelengthSolution
 from .choices import Choices
 from .model import ExposureModel, Shown

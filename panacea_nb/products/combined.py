@@ -152,9 +152,11 @@ def missing(expected: int, parts: list[Part]) -> tuple[int, list[Decision]]:
 
 
 def scaled_fields(fields: list[FiberField], result: Combined | None) -> list[FiberField]:
-    """The fields with the factors of their spectra."""
-    factors = result.scales if result is not None else {}
-    return [replace(field, scale=factors.get(field.name, 1.0)) for field in fields]
+    """The fields with the factors of their spectra, without those whose spectrum shows another object."""
+    if result is None:
+        return fields
+    kept = [field for field in fields if field.name not in result.left_out]
+    return [replace(field, scale=result.scales.get(field.name, 1.0)) for field in kept]
 
 
 def frame_cards(parts: list[Part], sigma: float, *, barycentric: bool, vacuum: bool) -> list[tuple]:

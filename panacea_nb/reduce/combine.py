@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.ndimage import maximum_filter1d
 
 from ..decisions import Decision
 from ..instrument import mean_telluric
+from .commongrid import GRID, common_grid, moved, neighbour_correlation, propagated, resampling, to_grid
 
-GRID = (3650.0, 10500.0, 0.7)  # A: first, last, step, as users of LRS2Multi know it
 OVERLAPS = {
     ("uv", "orange"): (4635.0, 4645.0),
     ("orange", "red"): (6450.0, 6950.0),
@@ -21,12 +21,16 @@ ORDER = ("uv", "orange", "red", "farred")
 ANCHOR = ("orange", "red", "uv", "farred")  # the channel whose flux scale is kept: the first that is there
 MAX_ERROR = 0.025  # of a scale factor: the flux scales agree to some per cent without it, so a noisier one does harm
 MAX_SCALE = 3.0  # more than that is no difference of transparency or aperture
+SURELY = 3.0  # errors of a scale factor, by which it must lie beyond that for an exposure to be left out
 OUTLIER_SIGMA = 6.0  # of a sample against the other exposures
 OUTLIER_SHARE = 0.2  # of the flux, which seeing and centring may change from exposure to exposure
+BINS = (1, 8, 64)  # samples that are put together to compare spectra
+SIGNAL = 5.0  # sigma, by which a spectrum must have more power than its noise to be compared
+STANDS_OUT = 4.0  # sigma of a sample that has no say in a factor
+MAX_OUTLIERS = 0.01  # of an exposure's samples: cosmic rays that stage 05 left are far fewer
 MIN_ABSORPTION = 0.005  # of the air, that a correction would be for
 MAX_DRIFT = 15.0  # km/s between exposures, above which lines that are left topocentric get visibly wider
 MIN_COVER = 0.5  # of a smoothing kernel must lie on samples that were measured
-LIGHT_SPEED = 299792.458  # km/s
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,7 @@ class Combined:
     rejected : dict name -> number of samples that disagreed with the other exposures
     correlation : dict channel -> correlation of the errors of neighbouring elements
     sigma : float, line width to which all was smoothed [A]; 0 where nothing was
+    left_out : names of parts that are not in the sum: too bright or too faint to be the same object
     decisions : list of Decision
     """
 
@@ -95,84 +100,8 @@ class Combined:
     rejected: dict[str, int]
     correlation: dict[str, float]
     sigma: float = 0.0
+    left_out: tuple[str, ...] = ()
     decisions: list[Decision] = field(default_factory=list)
-
-
-def common_grid(first: float = GRID[0], last: float = GRID[1], step: float = GRID[2]) -> np.ndarray:
-    """Wavelengths (n,) [A] of combined spectra."""
-    return first + step * np.arange(int(round((last - first) / step)) + 1)
-
-
-def air_to_vacuum(wave: np.ndarray) -> np.ndarray:
-    """Vacuum wavelengths of air wavelengths [A]: the inverse of Morton (1991, ApJS 77, 119), as the VALD data base gives it."""
-    s2 = (1e4 / np.asarray(wave, float)) ** 2
-    index = 1 + 8.336624212083e-5 + 0.02408926869968 / (130.1065924522 - s2) + 1.599740894897e-4 / (38.92568793293 - s2)
-    return wave * index
-
-
-def moved(wave: np.ndarray, velocity: float, *, barycentric: bool, vacuum: bool) -> np.ndarray:
-    """Wavelengths [A, air, topocentric] in the frame and medium that were chosen; ``velocity`` is the correction [km/s]."""
-    # In the order in which light was changed: air to vacuum where the telescope stands, then the motion of the Earth.
-    wave = air_to_vacuum(wave) if vacuum else wave
-    return wave * (1 + velocity / LIGHT_SPEED) if barycentric else wave
-
-
-def resampling(wave: np.ndarray, grid: np.ndarray) -> csr_array:
-    """Matrix (n_grid, n) of the shares that the samples of one grid have in those of another.
-
-    Flux densities are averaged over the width of each new sample, so that flux is kept (as Carnall 2017, arXiv:1705.05165, does).
-    Rows without full cover are empty.
-    """
-    edges = _edges(np.asarray(wave, float))
-    target = _edges(np.asarray(grid, float))
-    low = np.searchsorted(edges, target[:-1], side="right") - 1
-    high = np.searchsorted(edges, target[1:], side="left") - 1
-    inside = (low >= 0) & (high < wave.size) & (target[:-1] >= edges[0]) & (target[1:] <= edges[-1])
-    rows, columns, values = [], [], []
-    most = int((high - low)[inside].max(initial=0)) + 1
-    index = np.flatnonzero(inside)
-    for k in range(most):
-        column = low[index] + k
-        take = column <= high[index]
-        r, c = index[take], column[take]
-        share = np.minimum(edges[c + 1], target[r + 1]) - np.maximum(edges[c], target[r])
-        rows.append(r), columns.append(c), values.append(share / (target[r + 1] - target[r]))
-    shape = (grid.size, wave.size)
-    return csr_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
-
-
-def _edges(wave: np.ndarray) -> np.ndarray:
-    middle = 0.5 * (wave[1:] + wave[:-1])
-    return np.concatenate([[2 * wave[0] - middle[0]], middle, [2 * wave[-1] - middle[-1]]])
-
-
-def smoothing(own: np.ndarray, sigma: float, step: float) -> csr_array:
-    """Matrix (n, n) that makes lines of width ``own`` (n,) [A] as wide as ``sigma``; wider ones are left as they are."""
-    extra = np.sqrt(np.maximum(sigma**2 - np.asarray(own, float) ** 2, 0.0))
-    reach = int(np.ceil(5 * extra.max(initial=0.0) / step))
-    offset = np.arange(-reach, reach + 1)
-    kernel = np.exp(-0.5 * (offset * step / np.maximum(extra, 0.05 * step)[:, None]) ** 2)
-    row = np.repeat(np.arange(extra.size), offset.size)
-    column = row + np.tile(offset, extra.size)
-    take = (column >= 0) & (column < extra.size) & (kernel.ravel() > 1e-6)
-    matrix = csr_array((kernel.ravel()[take], (row[take], column[take])), shape=(extra.size, extra.size))
-    return matrix.multiply(1.0 / matrix.sum(axis=1)[:, None]).tocsr()
-
-
-def to_grid(wave: np.ndarray, grid: np.ndarray, own: np.ndarray | None = None, sigma: float = 0.0) -> csr_array:
-    """Matrix (n_grid, n) of `smoothing` to ``sigma`` (0: none), then `resampling`."""
-    matrix = resampling(wave, grid)
-    return matrix if not sigma or own is None else (matrix @ smoothing(own, sigma, wave[1] - wave[0])).tocsr()
-
-
-def propagated(matrix: csr_array, error: np.ndarray, correlation: Sequence[float] = ()) -> np.ndarray:
-    """Variances of ``matrix @ values`` for values with ``error`` (n,) or (n, m) that correlate with their neighbours."""
-    variance = matrix.multiply(matrix) @ error**2
-    columns = matrix.tocsc()
-    for lag, rho in enumerate(correlation, start=1):
-        both = columns[:, :-lag].multiply(columns[:, lag:]).tocsr()
-        variance = variance + 2 * rho * (both @ (error[:-lag] * error[lag:]))
-    return np.maximum(variance, 0.0)
 
 
 def on_grid(
@@ -197,18 +126,6 @@ def on_grid(
     return out | {"correlation": neighbour_correlation(matrix, part.correlation)}
 
 
-def neighbour_correlation(matrix: csr_array, correlation: Sequence[float] = ()) -> float:
-    """Correlation of neighbouring elements of ``matrix @ values``, mean over those that there are."""
-    own = propagated(matrix, np.ones(matrix.shape[1]), correlation)
-    first, second = matrix[:-1].tocsc(), matrix[1:].tocsc()
-    both = first.multiply(second).sum(axis=1)
-    for lag, rho in enumerate(correlation, start=1):
-        both = both + rho * first[:, :-lag].multiply(second[:, lag:]).sum(axis=1)
-        both = both + rho * first[:, lag:].multiply(second[:, :-lag]).sum(axis=1)
-    used = (own[:-1] > 0) & (own[1:] > 0)
-    return float(np.mean(both[used] / np.sqrt(own[:-1][used] * own[1:][used]))) if used.any() else 0.0
-
-
 def flux_ratio(
     a: np.ndarray, ea: np.ndarray, b: np.ndarray, eb: np.ndarray, correlated: float = 1.0
 ) -> tuple[float, float]:
@@ -217,66 +134,108 @@ def flux_ratio(
     ``correlated`` is the variance of a sum of neighbouring samples over that of independent ones.
 
     Both are noisy: the sum of (a - s b)^2 / (ea^2 + s^2 eb^2) is made least by repeated linear fits whose weights do not follow the
-    noise.  Samples that stand out (cosmic rays, variable lines) lose their weight.
+    noise.  Samples that stand out (cosmic rays, variable lines) lose their weight.  Faint continua tell more in bins, lines without
+    them: what gives the smallest error is taken.
 
     Returns
     -------
     factor, error : NaN and inf when there is nothing to compare
     """
     use = (ea > 0) & (eb > 0)
-    if use.sum() < 5:
-        return float("nan"), float("inf")
-    a, ea, b, eb = a[use], ea[use], b[use], eb[use]
-    scale, keep = 1.0, np.ones(a.size, bool)
+    best = float("nan"), float("inf")
+    for width in BINS:
+        size = int(use.sum()) // width * width
+        if size < 5 * width:
+            break
+        one, other = (x[use][:size].reshape(-1, width).mean(axis=1) for x in (a, b))
+        errors = [np.sqrt((e[use][:size].reshape(-1, width) ** 2).sum(axis=1)) / width for e in (ea, eb)]
+        # Within a bin the correlation of neighbours is in the error, single samples keep theirs and have it in that of the sum.
+        within, beside = (1.0, correlated) if width == 1 else (np.sqrt(correlated), 1.0)
+        # From all samples, and from those that agree with a factor of 1: a cosmic ray draws the first to itself, the second knows
+        # nothing of lines where these are all the light there is.
+        data = one, within * errors[0], other, within * errors[1]
+        fits = [_fitted_ratio(*data, start, beside) for start in (None, 1.0)]
+        best = min(best, min(fits, key=lambda fit: fit[0])[1:], key=lambda found: found[1])
+    return best
+
+
+def _fitted_ratio(a, ea, b, eb, start: float | None, correlated: float) -> tuple[float, float, float]:
+    """Chi-square in which samples that stand out count no more than the limit, factor and error; see `flux_ratio`."""
+
+    def deviates(scale: float) -> tuple[np.ndarray, np.ndarray]:
+        rest = (a - scale * b) / np.sqrt(ea**2 + scale**2 * eb**2)
+        spread = max(1.0, 1.4826 * float(np.median(np.abs(rest))))
+        return np.abs(rest), np.abs(rest) < STANDS_OUT * spread
+
+    def cost(scale: float) -> float:
+        return float((np.minimum(deviates(scale)[0], STANDS_OUT) ** 2).sum())
+
+    scale = 1.0 if start is None else start
+    keep = np.ones(a.size, bool) if start is None else deviates(scale)[1]
     error = float("inf")
     for _ in range(15):
         w = keep / (ea**2 + scale**2 * eb**2)
         # The part of b that is signal: its own noise would pull the factor down.
         power = (w * (b**2 - eb**2)).sum()
-        if power <= 0:
-            return float("nan"), float("inf")
+        if power <= SIGNAL * np.sqrt(2 * ((w * eb**2) ** 2).sum()):
+            return cost(scale), float("nan"), float("inf")
         new = float((w * a * b).sum() / power)
         error = float(np.sqrt(correlated * (w * b**2).sum()) / power)
-        rest = (a - new * b) * np.sqrt(1.0 / (ea**2 + new**2 * eb**2))
-        spread = max(1.0, 1.4826 * float(np.median(np.abs(rest))))
-        keep = np.abs(rest) < 4 * spread
+        keep = deviates(new)[1]
         if abs(new - scale) < 1e-5 * abs(new):
             break
         scale = new
-    return new, error
+    return cost(new), new, error
 
 
-def exposure_scales(parts: Sequence[Part]) -> tuple[dict[str, float], list[Decision]]:
+def exposure_scales(parts: Sequence[Part]) -> tuple[dict[str, float], set[str], list[Decision]]:
     """Factors that bring the exposures of each channel to their common mean.
 
     Every exposure is compared with the one of its channel that has most signal; the mean, weighted by exposure time, of those that
-    can be compared keeps its flux, and the others keep theirs.
+    can be compared keeps its flux.  One that is too faint to be compared keeps its own; one that is surely brighter or fainter by
+    more than any cloud makes it shows something else, and is left out.
+
+    Returns
+    -------
+    scales : name -> factor, of those that are part of the sum
+    compared : names of those that are on a common scale
+    decisions
     """
-    scales: dict[str, float] = {part.name: 1.0 for part in parts}
+    scales: dict[str, float] = {}
+    compared: set[str] = set()
     decisions = []
     for channel in ORDER:
         own = [part for part in parts if part.channel == channel]
-        if len(own) < 2:
+        if not own:
             continue
         best = max(own, key=_signal)
         found = {best.name: 1.0}
+        kept = {best.name: max(best.exptime, 1.0)}
         for part in own:
             if part is best:
                 continue
             other = part.__dict__ if np.array_equal(part.wave, best.wave) else on_grid(part, best.wave)
-            ratio, error = flux_ratio(
-                best.flux, best.error, other["flux"], other["error"], max(1 + 2 * sum(best.correlation), 0.2)
+            share, error = flux_ratio(
+                other["flux"], other["error"], best.flux, best.error, max(1 + 2 * sum(best.correlation), 0.2)
             )
-            if _is_sure(ratio, error):
-                found[part.name] = ratio
+            if share + SURELY * error < 1 / MAX_SCALE or share - SURELY * error > MAX_SCALE:
+                text = (
+                    f"{part.name} is {share:.3g} +- {error:.1g} times as bright as {best.name}, which no difference of clouds and "
+                    "aperture is: not part of the sum. Is it the same object? --leave-out N_expNN takes one of them out of the run"
+                )
+                decisions.append(Decision("APART", text, "warn"))
+                continue
+            scales[part.name] = 1.0
+            if _is_sure(share, error):
+                found[part.name], kept[part.name] = 1 / share, max(part.exptime, 1.0)
             else:
-                text = f"{part.name}: too faint, or too different, to be scaled to {best.name}; its flux is kept"
+                text = f"{part.name}: too faint to be scaled to {best.name}; its flux is kept"
                 decisions.append(Decision("NOSCALE", text, "info"))
-        times = {part.name: max(part.exptime, 1.0) for part in own if part.name in found}
         # On the scale of the best, the true mean is that of what each measured.
-        mean = sum(time / found[name] for name, time in times.items()) / sum(times.values())
+        mean = sum(time / found[name] for name, time in kept.items()) / sum(kept.values())
         scales |= {name: ratio * mean for name, ratio in found.items()}
-    return scales, decisions
+        compared |= set(found)
+    return scales, compared, decisions
 
 
 def _signal(part: Part) -> float:
@@ -332,18 +291,50 @@ def scaled(part: Part, factor: float) -> Part:
     return replace(part, **{name: factor * getattr(part, name) for name in names})
 
 
-def disagreeing(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
+def disagreeing(flux: np.ndarray, error: np.ndarray, share: float = OUTLIER_SHARE, reach: int = 0) -> np.ndarray:
     """Samples (n_parts, n) bool that stand above the other exposures of the same channel: cosmic rays that were left.
 
     A sample is compared with the weighted mean of the others; where there are two, the brighter one stands out.
+
+    Parameters
+    ----------
+    flux, error : (n_parts, n), on one grid; error 0: not measured
+    share : of the others' flux, by which one may differ
+    reach : samples to either side, over which the others' highest flux counts: wavelengths that differ by less than a line's width
+        put the flank of a line in one exposure beside its peak in another
     """
     weight = np.where(error > 0, 1.0 / np.where(error > 0, error, 1.0) ** 2, 0.0)
     total, light = weight.sum(axis=0), (weight * flux).sum(axis=0)
     rest = total - weight
     some = (rest > 0) & (weight > 0)
-    others = np.where(some, (light - weight * flux) / np.where(some, rest, 1.0), 0.0)
+    others = np.where(rest > 0, (light - weight * flux) / np.where(rest > 0, rest, 1.0), -np.inf)
+    highest = maximum_filter1d(others, 2 * reach + 1, axis=1, mode="nearest")
     sigma = np.sqrt(np.where(some, error**2 + 1.0 / np.where(some, rest, 1.0), np.inf))
-    return some & (flux - others > OUTLIER_SIGMA * sigma + OUTLIER_SHARE * np.abs(others))
+    allowed = share * np.where(some, np.abs(highest), 0.0)
+    return some & (flux - highest > OUTLIER_SIGMA * sigma + allowed)
+
+
+def _without_outliers(
+    placed: list[dict], own: Sequence[Part], compared: set[str]
+) -> tuple[dict[str, int], list[Decision]]:
+    """Take samples out that disagree with the channel's other exposures, in place; how many of each, and what was not believed."""
+    flux, error = (np.stack([one[name] for one in placed]) for name in ("flux", "error"))
+    # Those that could not be scaled may differ as much as exposures may.
+    share = OUTLIER_SHARE if all(part.name in compared for part in own) else MAX_SCALE - 1
+    reach = int(np.ceil(max(float(np.median(part.sigma)) for part in own) / GRID[2]))
+    counts, decisions = {}, []
+    for part, one, out in zip(own, placed, disagreeing(flux, error, share, reach), strict=True):
+        counts[part.name] = int(out.sum())
+        if counts[part.name] > MAX_OUTLIERS * (one["error"] > 0).sum():
+            text = (
+                f"{counts[part.name]} samples of {part.name} stand above the channel's other exposures: too many for cosmic rays, "
+                "so they are kept; do the exposures show the same object, and is its flux steady?"
+            )
+            decisions.append(Decision("DISAGREE", text, "warn"))
+            counts[part.name] = 0
+            continue
+        one["error"] = np.where(out, 0.0, one["error"])
+    return counts, decisions
 
 
 def combine_spectra(
@@ -377,9 +368,10 @@ def combine_spectra(
     grid = common_grid() if grid is None else grid
     sigma = max(float(part.sigma.max()) for part in parts) if match_resolution else 0.0
     decisions = _notes(parts, sigma, barycentric=barycentric)
-    scales, found = exposure_scales(parts)
+    scales, compared, found = exposure_scales(parts)
     decisions += found
-    parts = [scaled(part, scales[part.name]) for part in parts]
+    left_out = tuple(part.name for part in parts if part.name not in scales)
+    parts = [scaled(part, scales[part.name]) for part in parts if part.name in scales]
     waves = [moved(part.wave, part.velocity, barycentric=barycentric, vacuum=vacuum) for part in parts]
     placed = [on_grid(part, grid, wave, sigma) for part, wave in zip(parts, waves, strict=True)]
     correlation: dict[str, float] = {}
@@ -390,10 +382,9 @@ def combine_spectra(
         if not own:
             continue
         if len(own) > 1:
-            flux, error = (np.stack([placed[i][name] for i in own]) for name in ("flux", "error"))
-            for i, out in zip(own, disagreeing(flux, error), strict=True):
-                placed[i]["error"] = np.where(out, 0.0, placed[i]["error"])
-                rejected[parts[i].name] = int(out.sum())
+            counts, found = _without_outliers([placed[i] for i in own], [parts[i] for i in own], compared)
+            rejected |= counts
+            decisions += found
         correlation[channel] = float(np.mean([placed[i]["correlation"] for i in own]))
         mean = _weighted([placed[i] for i in own])
         means[channel] = mean["flux"], mean["error"]
@@ -408,7 +399,7 @@ def combine_spectra(
     total = _weighted(placed)
     return Combined(
         grid, total["flux"], total["error"], total["sky"], total["sky_error"], total["telluric"], total["count"],
-        parts, scales, rejected, correlation, sigma, decisions,
+        parts, scales, rejected, correlation, sigma, left_out, decisions,
     )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..decisions import Decision
-from .combine import MIN_COVER, moved, neighbour_correlation, propagated, to_grid
+from .combine import MIN_COVER
+from .commongrid import moved, neighbour_correlation, propagated, to_grid
 from .cube import Grid, build_cube, spaxel_grid, sum_error_factor
 from .refraction import Refraction
 
@@ -16,6 +17,7 @@ COMMON_WAVE = (
     6700.0  # A, where both arms measure: light of this wavelength ties the fibres of one arm to those of the other
 )
 MAX_APART = 60.0  # arcsec between fields, beyond which they do not show the same object
+MAX_SPLIT = 1.0  # arcsec between the places of one source in the two channels of an exposure, which see it at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +156,24 @@ def with_neighbours(fields: Sequence[FiberField]) -> list[tuple[FiberField, str]
     return made
 
 
+def split_sources(fields: Sequence[FiberField]) -> list[Decision]:
+    """A warning of each exposure whose two channels found their source at two places: two objects, perhaps."""
+    made = []
+    for i, field in enumerate(fields):
+        for other in fields[i + 1 :]:
+            if field.source is None or other.source is None or not field.exposure or field.exposure != other.exposure:
+                continue
+            there = np.array(other.source[:2]) + field.path(field.source[2]) - other.path(other.source[2])
+            split = float(np.hypot(*(there - field.source[:2])))
+            if split > MAX_SPLIT:
+                text = (
+                    f"{field.name} and {other.name} found their sources {split:.1f} arcsec apart: the spectrum may be of two "
+                    "objects; look at both images, and give the place with --source_x and --source_y"
+                )
+                made.append(Decision("TWOPLACES", text, "warn"))
+    return made
+
+
 def place(field: FiberField, first: FiberField) -> tuple[np.ndarray, Refraction, float, float, float]:
     """Fibre places (nf, 2) and refraction in the axes of ``first``, the wavelength at which they hold, and how sure that is.
 
@@ -209,7 +229,7 @@ def combine_cubes(
     spaxels = spaxel_grid(first.positions)
     shape = (grid.size, spaxels.y.size * spaxels.x.size)
     light, noise, weights = (np.zeros(shape) for _ in range(3))
-    aligned, apart, correlation, decisions = {}, {}, {}, []
+    aligned, apart, correlation, decisions = {}, {}, {}, split_sources(fields)
     for field, how in ready:
         *where, apart[field.name], separation = place(field, first)
         if how == "sky" and separation > MAX_APART:
