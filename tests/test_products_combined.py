@@ -228,10 +228,11 @@ def test_exposures_of_several_nights_have_a_name_of_their_own(task):
 def test_an_exposure_of_another_object_is_in_neither_product(task):
     write(task, "orange", 1)
     write(task, "orange", 2, flux=2e-18)
-    _, files = make(task, ["orange/0000007_exp01", "orange/0000007_exp02"])
+    result, files = make(task, ["orange/0000007_exp01", "orange/0000007_exp02"])
+    assert len(result.left_out) == 1
     for path in (files["cube"], files["spectrum"]):
         head = fits.getheader(path)
-        assert (head["NCOMBINE"], head["PART1"], head["SCALE1"]) == (1, "20250115_0000007_exp01_orange", 1.0)
+        assert (head["NCOMBINE"], head["PART1"], head["SCALE1"]) == (1, result.parts[0].name, 1.0)
         assert any(str(head[f"FALLBK{i + 1}"]).startswith("APART") for i in range(head["NFALLBK"]))
 
 

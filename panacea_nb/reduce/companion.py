@@ -15,6 +15,7 @@ from .sourceprior import ShapePrior, SourcePrior
 DETECTION = 8.0  # S/N: what the first source's model leaves is not pure noise
 MODEL_ERROR = 0.05  # of the first source's local light: its model may be wrong by that
 MIN_RATIO = 0.01  # of the first one's light: less beside a bright star may be what no model of it explains
+PARTS = 4  # of the channel, in each of which the two are compared
 MIN_SEPARATION = 1.2  # FWHM; closer ones are one source
 SAME_SEEING = 0.1  # arcsec: both are seen through the same air
 SAME_BETA = 0.1
@@ -56,8 +57,18 @@ def find_companion(
         return None
     apart = np.hypot(second.x - first.x, second.y - first.y)
     inside = np.min(np.hypot(positions[:, 0] - second.x, positions[:, 1] - second.y)) < 1.0
-    ratio = np.median(second.chunk_flux) / max(float(np.median(first.chunk_flux)), 1e-300)
-    return second if apart > MIN_SEPARATION * first.fwhm and inside and ratio > MIN_RATIO else None
+    bright = _brightest_share(first, second) > MIN_RATIO
+    return second if apart > MIN_SEPARATION * first.fwhm and inside and bright else None
+
+
+def _brightest_share(first: PointSource, second: PointSource) -> float:
+    """Light of the second source over the first one's in that part of the channel where it is highest: colours differ."""
+    shares = []
+    for part in np.array_split(np.arange(second.chunk_flux.size), min(PARTS, second.chunk_flux.size)):
+        weight = 1.0 / np.maximum(second.chunk_error[part], 1e-300) ** 2
+        if (weight * second.chunk_flux[part]).sum() > DETECTION / np.sqrt(PARTS) * np.sqrt(weight.sum()):
+            shares.append(np.median(second.chunk_flux[part]) / max(float(np.median(first.chunk_flux[part])), 1e-300))
+    return float(max(shares, default=0.0))
 
 
 def companion_decision(first: PointSource, second: PointSource) -> Decision:
