@@ -171,3 +171,17 @@ def test_radius_by_default_is_the_fwhm():
     assert take(source, data, shape, radius=None)[1].radius == source.fwhm
     area = np.ones(shape.shape)
     assert sum_over(area, *data).flux == pytest.approx(data[0].sum(axis=0), rel=1e-12)
+
+
+@pytest.mark.parametrize("how", ["aperture", "extended"])
+def test_an_error_that_all_fibres_share_is_in_that_of_a_sum(how):
+    """A sky that is off by as much as a fibre's noise, the same in all fibres at a wavelength."""
+    source = star()
+    (value, variance, sky, good), shape = light(source)
+    off = np.random.default_rng(835).normal(size=(1, NW))
+    data = value + off, variance + 1.0, sky, good
+    shared = np.ones(shape.shape)
+    psf = extract_source(shape, *data, shared)
+    found, _ = extract_as_asked(how, 1.5, False, "circle(0.4,-0.3,1.5)", psf, shape, source, data, PLACE, None, shared)
+    truth = (cover(parse_region("circle(0.4,-0.3,1.5)"), *PLACE) * shape * FLUX).sum(axis=0)
+    assert np.std((found.flux - truth) / found.error) == pytest.approx(1.0, abs=0.12)

@@ -230,3 +230,37 @@ def test_second_source_is_told_from_the_first():
     sky.meta["companion"] = None
     alone = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())
     assert np.mean((alone.spectrum.flux / (800.0 * SCALE.factor * RESPONSE))[INNER]) > 1.04
+
+
+def known_star(x: float, y: float) -> dict:
+    """What 06_sky hands over of a star."""
+    middle = 0.5 * (FACTS.wave_min + FACTS.wave_max)
+    shape = {"fwhm": 1.6, "exponent": -0.2, "beta": 3.5, "snr": 99.0, "error": {}}
+    return {"x": x, "y": y, "wave_ref": middle, "shear": [0, 0], "path": [0, 0], "disk": False, **shape}
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_place_given_beside_a_brighter_star_is_measured_alone(known):
+    """A twentieth of the star's light, 2.6 arcsec beside it, whether or not the sky stage knew of it; the star is not changed."""
+    cal, spectra, sky = exposure(4000.0 * star_share() + 200.0 * star_share(2.8, 0.4))
+    sky.meta["source"], sky.meta["companion"] = known_star(0.3, -0.4), known_star(2.8, 0.4) if known else None
+    result = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions(source_x=2.8, source_y=0.4))
+    ratio = (result.spectrum.flux / (200.0 * SCALE.factor * RESPONSE))[INNER]
+    pull = ((result.spectrum.flux - 200.0 * SCALE.factor * RESPONSE) / result.spectrum.error)[INNER]
+    assert np.mean(ratio) == pytest.approx(1.0, abs=0.03)
+    assert np.std(pull) < 1.15
+    assert (result.source.x, result.source.y) == (2.8, 0.4)
+    assert 150 < result.source.snr < 300  # the bright one: above a thousand
+    assert result.source.path == (0.0, 0.0)
+    assert "COMPANION" in [d.code for d in result.decisions]
+    star = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions(source_x=0.3, source_y=-0.4))
+    ratio = (star.spectrum.flux / (4000.0 * SCALE.factor * RESPONSE))[INNER]
+    assert np.mean(ratio) == pytest.approx(1.0, abs=0.01 if known else 0.05)
+
+
+def test_what_bright_neighbours_leave_is_not_taken_for_the_fainter_source():
+    """Where the fainter of two is the one to be measured, it is looked for where it stands, not where most light is left."""
+    cal, spectra, sky = exposure(9000.0 * star_share(-2.0, -0.4, 1.9) + 150.0 * star_share(3.3, 0.8))
+    sky.meta["source"], sky.meta["companion"] = known_star(3.3, 0.8), known_star(-2.0, -0.4)
+    result = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())
+    assert (result.source.x, result.source.y) == pytest.approx((3.3, 0.8), abs=0.2)

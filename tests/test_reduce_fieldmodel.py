@@ -226,6 +226,35 @@ def test_one_star_has_no_companion(star):
     assert star[0].companion is None
 
 
+def test_a_red_star_beside_a_blue_one_is_found():
+    """All of its light, a sixth of the other's there, in the last quarter of the channel: its median over all is nothing."""
+    red = np.clip((WAVE - np.quantile(WAVE, 0.75)) / np.ptp(WAVE), 0, None) * 8
+    light = 9000.0 * share_of(0.6, -0.5) + 900.0 * red * share_of(-2.1, 0.8)
+    data, variance, sky = observe(np.random.default_rng(421), light)
+    model = run(data, variance, prior=SourcePrior(ShapePrior(beta=(BETA, 0.2))))
+    assert model.companion is not None
+    assert (model.companion.x, model.companion.y) == pytest.approx((-2.1, 0.8), abs=0.1)
+    assert model.source.path == (0.0, 0.0)
+    assert abs(bias(model, sky)) < 0.004
+
+
+@pytest.mark.parametrize(
+    ("place", "chosen", "code"),
+    [((0.5, -0.4), 0, None), ((-2.0, 0.9), 1, "SAMEPLACE"), ((3.0, 2.0), 0, "OTHERPLACE")],
+)
+def test_the_source_is_that_of_the_other_channel(place, chosen, code):
+    """The other channel saw it at the brighter star, at the fainter one, where nothing is."""
+    light = 9000.0 * share_of(0.6, -0.5) + 900.0 * share_of(-2.1, 0.8)
+    data, variance, _ = observe(np.random.default_rng(422), light)
+    model = run(data, variance, prior=SourcePrior(ShapePrior(beta=(BETA, 0.2)), place=(*place, 0.05)))
+    both = (model.source, model.companion)
+    for one, there in zip(both if chosen == 0 else both[::-1], ((0.6, -0.5), (-2.1, 0.8)), strict=True):
+        assert (one.x, one.y) == pytest.approx(there, abs=0.1)
+    told = [d.code for d in model.decisions if d.code in ("SAMEPLACE", "OTHERPLACE")]
+    assert told == ([code] if code else [])
+    assert model.source_native.sum() == pytest.approx((light * UNIT).sum(), rel=0.02)
+
+
 def test_outskirts_of_a_galaxy_are_not_taken_for_sky():
     """An exponential disk of scale 1.4 arcsec with a core; where sky and disk settle on each other's errors it is 0.6 %."""
     x, y = POSITIONS[:, 0] + 1.5, POSITIONS[:, 1] - 0.5

@@ -341,6 +341,26 @@ def test_wavelength_without_any_fibre_is_zero():
     assert (spectrum.error[:77] > 0).all()
 
 
+def test_two_sources_are_told_apart_with_errors_that_are_their_scatter():
+    """2 arcsec apart, a sky that is off in all fibres; the sky under the first is that of its own shape."""
+    rng = np.random.default_rng(171)
+    first, second = light(0.4, -0.7, 1.4), light(-1.5, -0.2, 1.4)
+    variance = NOISE**2 * (1 + (first * 1000 + second * 4000) / SKY)
+    shared = np.full(first.shape, NOISE)
+    off = NOISE * rng.normal(size=(1, NW))
+    data = first * 1000 + second * 4000 + np.sqrt(variance) * rng.normal(size=first.shape) + off
+    given = data, variance + shared**2, np.full(first.shape, SKY), np.ones(first.shape, bool), shared
+    found = extract_source(first, *given, beside=[second])
+    alone = extract_source(first, *given)
+    assert np.std((found.flux - 1000) / found.error) == pytest.approx(1.0, abs=0.1)
+    assert found.flux.mean() == pytest.approx(1000, rel=3e-3)
+    assert alone.flux.mean() > 1050
+    assert found.sky == pytest.approx(alone.sky, rel=1e-9)
+    same = extract_source(first, *given, beside=[first.copy()])
+    assert not same.error.any()
+    assert not same.flux.any()
+
+
 def test_an_error_that_all_fibres_share_is_in_the_errors_and_mostly_taken_out():
     """A bright star over a sky that is off by as much as a fibre's noise, the same in all fibres at a wavelength."""
     rng = np.random.default_rng(170)

@@ -70,6 +70,7 @@ def sum_over(
     *,
     correct: bool = False,
     coupling: np.ndarray | None = None,
+    shared: np.ndarray | None = None,
 ) -> ExtractedSpectrum:
     """Sum of flux over an area, with its error.
 
@@ -84,6 +85,7 @@ def sum_over(
     correct : bool
         Divide by the part of the source's light that the area holds (outside of the field counts as lost).
     coupling : (nf, nw), optional, see `optimal.coupled_variance`
+    shared : (nf, nw), optional, part of the 1-sigma error that all fibres have in common, see `optimal.extract_source`
     """
     usable = good & (variance > 0)
     expected = area if shape is None else area * shape
@@ -93,8 +95,10 @@ def sum_over(
     safe = np.where(enough, kept, 1.0)
     factor = np.where(enough, (1.0 if correct and shape is not None else whole) / safe, 0.0)
     flux = factor * np.where(usable, area * value, 0.0).sum(axis=0)
-    own = np.where(usable, area**2 * variance, 0.0).sum(axis=0)
-    error = factor * np.sqrt(np.maximum(own + coupled_variance(area, variance, usable, coupling), MIN_COUPLED * own))
+    common = np.zeros_like(variance) if shared is None else np.where(usable, shared, 0.0)
+    alone = np.where(usable, np.maximum(variance - common**2, 0.05 * variance), 0.0)
+    own = (area**2 * alone).sum(axis=0) + (area * common).sum(axis=0) ** 2
+    error = factor * np.sqrt(np.maximum(own + coupled_variance(area, alone, usable, coupling), MIN_COUPLED * own))
     light = factor * np.where(usable, area * sky, 0.0).sum(axis=0)
     return ExtractedSpectrum(flux, error, light, error.copy(), np.where(whole > 0, kept, 0.0))
 
@@ -127,6 +131,7 @@ def extract_as_asked(
     light: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     place: tuple[np.ndarray, np.ndarray, Refraction, float],
     coupling: np.ndarray | None = None,
+    shared: np.ndarray | None = None,
 ) -> tuple[ExtractedSpectrum, Extraction]:
     """The spectrum as the user asked for it.
 
@@ -138,6 +143,7 @@ def extract_as_asked(
     light : value, variance, sky, good (nf, nw)
     place : positions (nf, 2), wavelengths (nw,), refraction, wavelength at which positions hold
     coupling : (nf, nw) correlation of a fibre's error with that of the next one, or None
+    shared : (nf, nw) part of the error that all fibres have in common, or None
     """
     value, variance, sky, good = light
     positions, wave, refraction, reference = place
@@ -148,7 +154,7 @@ def extract_as_asked(
             members = isophote(positions, value, variance, good)
             chosen, text = Region((FiberSet(positions, members),), ""), f"{int(members.sum())} fibres"
         area = cover(chosen, positions, wave, refraction, reference)
-        spectrum = sum_over(area, value, variance, sky, good, coupling=coupling)
+        spectrum = sum_over(area, value, variance, sky, good, coupling=coupling, shared=shared)
         said = Decision("EXTRACTION", f"spectrum summed over {text}", "info")
         return spectrum, Extraction("extended", region=text, decisions=(said,))
     if how == "psf" or source is None or shape is None:
@@ -161,7 +167,8 @@ def extract_as_asked(
         correct = False
         text = "no aperture correction: the object is extended, and its light outside of the aperture is not known"
         decisions.append(Decision("NOAPERCORR", text, "warn"))
-    spectrum = sum_over(area, value, variance, sky, good, shape, correct=correct, coupling=coupling)
+    how_sure = {"coupling": coupling, "shared": shared}
+    spectrum = sum_over(area, value, variance, sky, good, shape, correct=correct, **how_sure)
     held = float(np.median((area * shape).sum(axis=0)))
     words = f"times {1 / held:.3f} for the light outside of it" if correct and held > 0 else "as it is"
     decisions.append(

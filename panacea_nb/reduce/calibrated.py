@@ -11,7 +11,7 @@ from ..decisions import Decision
 from ..instrument import channel as find_channel
 from .aperture import Extraction, extract_as_asked
 from .arrays import BLOCK
-from .companion import at_wavelength, companion_decision, companion_light, extract_pair, from_dict
+from .companion import at_wavelength, companion_decision, from_dict, light_beside, told_apart
 from .covariance import correlation, neighbour_covariance
 from .cube import Grid, build_cube, collapse, spaxel_grid
 from .fieldmodel import usable_samples
@@ -261,27 +261,29 @@ def measured(even: Rectified, options: FluxOptions, air: Transmission | None = N
     """The part of `calibrate` that choices about the source change: find it, fit it, extract its spectrum."""
     centre = even.centre(options)
     positions, grid, skysub, variance, sky_flux, good, refraction = field = even.field
-    second = from_dict(even.meta["companion"]) if options.fixed is None else None
-    second = None if second is None else at_wavelength(second, centre, refraction)
-    beside = 0.0 if second is None else companion_light(from_dict(even.meta["source"]), second, *field)
+    found = (from_dict(even.meta.get(name)) for name in ("source", "companion"))
+    found = (None if one is None else at_wavelength(one, centre, refraction) for one in found)
+    target, others, air_shape = told_apart(*found, options.fixed)
+    beside = 0.0 if target is None else light_beside(target, others, *field)
     # The chunks' variances take the correlation of neighbouring elements into account.
     correlated = max(0.2, 1 + 2 * float(even.correlation.sum()))
     middle = 0.5 * (even.wave[0] + even.wave[1])  # where the sky stage's prior holds
-    prior = prior_from_dict(even.meta["prior"]).moved(middle, centre, refraction)
+    prior = air_shape or prior_from_dict(even.meta["prior"]).moved(middle, centre, refraction)
+    near = (target.x, target.y) if target is not None and others else None
     source, search = find_source(
         positions, grid, np.where(good, skysub - even.under - beside, 0.0), variance * correlated, sky_flux + even.under, good,
         refraction, wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(even.meta["level_scatter"]),
-        electron=even.electron,
+        electron=even.electron, near=near,
     )  # fmt: skip
-    spectrum, shapes, limit = _spectrum(source, second, field, centre, even.shared, (even.coupling, even.gain))
+    spectrum, shapes, limit = _spectrum(source, others, field, centre, even.shared, (even.coupling, even.gain))
     own_light = skysub - beside if options.extraction == "aperture" else skysub
     spectrum, extraction = extract_as_asked(
         options.extraction, options.aperture, options.aperture_correction, options.extract_region, spectrum, shapes, source,
-        (own_light, variance, sky_flux, good), (positions, grid, even.path_of(source), centre), even.coupling,
+        (own_light, variance, sky_flux, good), (positions, grid, even.path_of(source), centre), even.coupling, even.shared,
     )  # fmt: skip
     if air is not None:
         spectrum = correct(spectrum, air)
-    second = second if source is not None else None
+    second = others[0] if others and source is not None else None
     decisions = [*(source.decisions if source is not None else []), *extraction.decisions]
     decisions += [companion_decision(source, second)] if second is not None else []
     return Measured(source, second, search, spectrum, limit, centre, shapes, extraction, air, decisions)
@@ -346,7 +348,7 @@ def coupling_on_grid(coupling: np.ndarray, wavelength: np.ndarray, grid: np.ndar
 
 def _spectrum(
     source: PointSource | None,
-    second: PointSource | None,
+    others: list[PointSource],
     field: tuple,
     centre: float,
     shared: np.ndarray,
@@ -364,10 +366,8 @@ def _spectrum(
         found = extract_source(source_shapes(blank, positions, grid, refraction), *data, shared, *between)
         return ExtractedSpectrum(zero, zero.copy(), zero.copy(), zero.copy(), zero.copy()), None, _limit(found)
     shapes = source_shapes(source, positions, grid, refraction)
-    if second is None:
-        spectrum = extract_source(shapes, *data, shared, *between)
-    else:
-        spectrum, _ = extract_pair(shapes, source_shapes(second, positions, grid, refraction), *data, *between)
+    beside = [source_shapes(other, positions, grid, refraction) for other in others]
+    spectrum = extract_source(shapes, *data, shared, *between, beside)
     return spectrum, shapes, _limit(spectrum)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
 
 from ..decisions import Decision
-from .optimal import MIN_COUPLED, ExtractedSpectrum, coupled_variance
+from .optimal import extract_fluxes
 from .refraction import Refraction
-from .source import PointSource, find_source, source_shapes
+from .source import SAME_SOURCE, PointSource, find_source, source_shapes
 from .sourceprior import ShapePrior, SourcePrior
 
 DETECTION = 8.0  # S/N: what the first source's model leaves is not pure noise
@@ -48,10 +49,9 @@ def find_companion(
     """
     if first.extended:
         return None  # its clumps are no sources of their own
-    shape = ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING), shear=(*first.shear, SAME_OVAL))
     second, search = find_source(
         positions, wave, rest, variance + (MODEL_ERROR * light) ** 2, sky, good, refraction, wave_ref=first.wave_ref,
-        prior=SourcePrior(shape, path=first.path), systematic=systematic, electron=electron, lines=False,
+        prior=same_air(first), systematic=systematic, electron=electron, lines=False,
     )  # fmt: skip
     if second is None or search["best"] < DETECTION:
         return None
@@ -59,6 +59,12 @@ def find_companion(
     inside = np.min(np.hypot(positions[:, 0] - second.x, positions[:, 1] - second.y)) < 1.0
     bright = _brightest_share(first, second) > MIN_RATIO
     return second if apart > MIN_SEPARATION * first.fwhm and inside and bright else None
+
+
+def same_air(first: PointSource) -> SourcePrior:
+    """What is expected of any other point of light in the field, at the wavelength of the first one's width."""
+    shape = ShapePrior((first.beta, SAME_BETA), (first.fwhm, SAME_SEEING), shear=(*first.shear, SAME_OVAL))
+    return SourcePrior(shape, path=first.path)
 
 
 def _brightest_share(first: PointSource, second: PointSource) -> float:
@@ -71,12 +77,45 @@ def _brightest_share(first: PointSource, second: PointSource) -> float:
     return float(max(shares, default=0.0))
 
 
+def expected_one(
+    source: PointSource, companion: PointSource | None, prior: SourcePrior
+) -> tuple[PointSource, PointSource | None, list[Decision]]:
+    """Which of two sources is the one that the arm's other channel shows, where it is known where that stands here.
+
+    Stars of different colours change places as the brightest one: the channels' spectra must be of one of them.
+
+    Returns
+    -------
+    source, companion, decisions
+    """
+    if prior.place is None or prior.extended or source.extended:
+        return source, companion, []
+    x, y, _ = prior.place
+
+    def away(one: PointSource) -> float:
+        return float(np.hypot(one.x - x, one.y - y))
+
+    if away(source) < SAME_SOURCE:
+        return source, companion, []
+    if companion is not None and away(companion) < SAME_SOURCE:
+        text = (
+            f"the arm's other channel found its source where here the fainter of two stands, {away(source):.1f} arcsec from the "
+            "brighter: the spectrum is of the fainter one. --source_x and --source_y choose another"
+        )
+        return companion, source, [Decision("SAMEPLACE", text, "warn")]
+    text = (
+        f"the brightest source stands {away(source):.1f} arcsec from where the arm's other channel found its own, where nothing is "
+        "seen here: the two spectra may be of two objects. --source_x and --source_y give the place of one"
+    )
+    return source, companion, [Decision("OTHERPLACE", text, "warn")]
+
+
 def companion_decision(first: PointSource, second: PointSource) -> Decision:
     """What is said of a second source."""
     apart = np.hypot(second.x - first.x, second.y - first.y)
     return Decision(
         "COMPANION",
-        f"a second source at s/n {second.snr:.1f}, {apart:.1f} arcsec from the first, is modelled too",
+        f"another source at s/n {second.snr:.1f}, {apart:.1f} arcsec beside, is modelled too",
         "info",
     )
 
@@ -111,46 +150,9 @@ def from_dict(values: dict | None) -> PointSource | None:
     )
 
 
-def extract_pair(
-    first: np.ndarray,
-    second: np.ndarray,
-    value: np.ndarray,
-    variance: np.ndarray,
-    sky: np.ndarray,
-    good: np.ndarray,
-    coupling: np.ndarray | None = None,
-    gain: np.ndarray | None = None,
-) -> tuple[ExtractedSpectrum, np.ndarray]:
-    """Optimal extraction of two sources together: least squares with both shapes at every wavelength.
-
-    Parameters
-    ----------
-    first, second : (nf, nw), shares of the sources' light; the others as in `extract_source`
-
-    Returns
-    -------
-    spectrum of the first source, flux (nw,) of the second; 0 where nothing could be measured
-    """
-    usable = good & (variance > 0)
-    w = np.where(usable, (1.0 if gain is None else gain) / np.where(variance > 0, variance, 1.0), 0.0)
-    aa, bb, ab = ((w * p * q).sum(axis=0) for p, q in ((first, first), (second, second), (first, second)))
-    determinant = aa * bb - ab**2
-    known = determinant > 1e-6 * aa * bb
-    safe = np.where(known, determinant, 1.0)
-    # Weights of the samples in the first source's flux: what sums them also sums the sky.
-    weights = np.where(known, w * (first * bb - second * ab) / safe, 0.0)
-    flux = (weights * value).sum(axis=0)
-    own = np.where(usable, weights**2 * variance, 0.0).sum(axis=0)
-    error = np.sqrt(np.maximum(own + coupled_variance(weights, variance, usable, coupling), MIN_COUPLED * own))
-    error = np.where(known, error, 0.0)
-    other = np.where(known, (w * (second * aa - first * ab) * value).sum(axis=0) / safe, 0.0)
-    sky_flux = (weights * sky).sum(axis=0)
-    return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (first * usable).sum(axis=0)), other
-
-
-def companion_light(
-    first: PointSource,
-    second: PointSource,
+def light_beside(
+    target: PointSource,
+    others: Sequence[PointSource],
     positions: np.ndarray,
     wave: np.ndarray,
     value: np.ndarray,
@@ -159,6 +161,35 @@ def companion_light(
     good: np.ndarray,
     refraction: Refraction,
 ) -> np.ndarray:
-    """Light (nf, nw) of the second source where the profiles of both are known."""
-    one, two = (source_shapes(source, positions, wave, refraction) for source in (first, second))
-    return two * extract_pair(one, two, value, variance, sky, good)[1]
+    """Light (nf, nw) of the sources beside the one that is to be measured, where the profiles of all are known."""
+    if not others:
+        return np.zeros_like(value)
+    shapes = [source_shapes(source, positions, wave, refraction) for source in (target, *others)]
+    fluxes = extract_fluxes(shapes, value, variance, good)
+    return sum(flux * shape for flux, shape in zip(fluxes[1:], shapes[1:], strict=True))
+
+
+def told_apart(
+    first: PointSource | None, second: PointSource | None, fixed: tuple[float, float] | None
+) -> tuple[PointSource | None, list[PointSource], SourcePrior | None]:
+    """Which of the known sources is the one to be measured, and which stand beside it.
+
+    Parameters
+    ----------
+    first, second : what the sky stage found, both given at one wavelength
+    fixed : place that the user gave [arcsec], if any
+
+    Returns
+    -------
+    target : the source to be measured, None where nothing is known of it
+    others : sources beside it
+    prior : of a target at a place where no known source stands, seen through the same air as those; else None
+    """
+    if fixed is None or first is None or first.extended:
+        return first, [second] if second is not None and fixed is None else [], None
+    known = [source for source in (first, second) if source is not None]
+    apart = [float(np.hypot(fixed[0] - source.x, fixed[1] - source.y)) for source in known]
+    nearest = int(np.argmin(apart))
+    if apart[nearest] < MIN_SEPARATION * known[nearest].fwhm:
+        return known[nearest], [source for source in known if source is not known[nearest]], None
+    return replace(first, x=fixed[0], y=fixed[1], fixed=True), known, same_air(first)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..decisions import Decision
-from .companion import companion_decision, find_companion, to_dict
+from .companion import companion_decision, expected_one, find_companion, to_dict
 from .cosmics import field_neighbours, find_lonely, find_spikes, narrowest, smooth_source
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
@@ -201,6 +201,9 @@ def model_field(
                 seen - source_native, variance, good, sky, throughput, alive
             )
             decisions.append(decision)
+    if fixed is None and source is not None:
+        source, companion, more = expected_one(source, companion, prior)
+        decisions += more
     decisions += sky.decisions + (source.decisions if source is not None else [])
     if companion is not None:
         decisions.append(companion_decision(source, companion))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+MIN_TOLD = 1e-6  # of the product of the norms: sources whose images are more alike cannot be told apart
 MIN_COUPLED = 0.25  # of the variance without it that correlated fibres must leave; only guards against nonsense
 
 
@@ -53,6 +55,7 @@ def extract_source(
     shared: np.ndarray | None = None,
     coupling: np.ndarray | None = None,
     gain: np.ndarray | None = None,
+    beside: Sequence[np.ndarray] = (),
 ) -> ExtractedSpectrum:
     """Optimal extraction with the source's own shape as profile (Horne 1986), normalised to all of its light.
 
@@ -62,21 +65,54 @@ def extract_source(
     correlation of a fibre's own error with that of the next one: too small to change the weights, not too small for the error.
     ``gain`` is what interpolation made of the native samples' variance (`rectify`): it changes from element to element with
     their place between the samples, what the fibre knows does not.  Weights that followed it would turn what the shape is wrong
-    by into noise, so they leave it out.
+    by into noise, so they leave it out.  ``beside`` are the shapes of other sources in the field, whose light is free at every
+    wavelength.
     ``sky`` is summed with the weights of the shape alone, as users of the spectrum files expect.
+    """
+    weights, usable, own, common, w = _best_weights((shape, *beside), variance, good, shared, gain)
+    kept = weights[0]
+    alone = (kept**2 * np.where(usable, own, 0.0)).sum(axis=0) + (kept * common).sum(axis=0) ** 2
+    pairs = coupled_variance(kept, own, usable, coupling)
+    error = np.sqrt(np.maximum(alone + pairs, MIN_COUPLED * alone))
+    sky_flux = (w * shape * sky).sum(axis=0) / np.maximum((w * shape**2).sum(axis=0), 1e-300)
+    flux = (kept * np.where(usable, value, 0.0)).sum(axis=0)
+    sky_flux = np.where(error > 0, sky_flux, 0.0)
+    return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (shape * usable).sum(axis=0))
+
+
+def extract_fluxes(
+    shapes: Sequence[np.ndarray],
+    value: np.ndarray,
+    variance: np.ndarray,
+    good: np.ndarray,
+    shared: np.ndarray | None = None,
+    gain: np.ndarray | None = None,
+) -> np.ndarray:
+    """Fluxes (k, nw) of sources that are fitted together, 0 where they cannot be told apart; arguments as in `extract_source`."""
+    weights, usable, *_ = _best_weights(shapes, variance, good, shared, gain)
+    return (weights * np.where(usable, value, 0.0)).sum(axis=1)
+
+
+def _best_weights(shapes: Sequence[np.ndarray], variance, good, shared, gain):
+    """Weights (k, nf, nw) of the fibres in the flux of each of k sources, 0 where it cannot be measured; see `extract_source`.
+
+    Returns
+    -------
+    weights, usable (nf, nw) bool, own variance, common error, weight of each element alone, each (nf, nw)
     """
     usable = good & (variance > 0)
     common = np.zeros_like(variance) if shared is None else np.where(usable, shared, 0.0)
     own = np.where(usable, np.maximum(variance - common**2, 0.05 * variance), np.inf)
     w = 1.0 / own if gain is None else gain / own
-    cross = (w * shape * common).sum(axis=0) / (1.0 + (w * common**2).sum(axis=0))
-    weights = w * (shape - common * cross)
-    norm = (weights * shape).sum(axis=0)
-    safe = np.where(norm > 0, norm, 1.0)
-    flux = np.where(norm > 0, (weights * value).sum(axis=0) / safe, 0.0)
-    kept = weights / safe
-    alone = (kept**2 * np.where(usable, own, 0.0)).sum(axis=0) + (kept * common).sum(axis=0) ** 2
-    pairs = coupled_variance(kept, own, usable, coupling)
-    error = np.where(norm > 0, np.sqrt(np.maximum(alone + pairs, MIN_COUPLED * alone)), 0.0)
-    sky_flux = np.where(norm > 0, (w * shape * sky).sum(axis=0) / np.maximum((w * shape**2).sum(axis=0), 1e-300), 0.0)
-    return ExtractedSpectrum(flux, error, sky_flux, error.copy(), (shape * usable).sum(axis=0))
+    rest = 1.0 + (w * common**2).sum(axis=0)
+    single = [w * (shape - common * ((w * shape * common).sum(axis=0) / rest)) for shape in shapes]
+    normal = np.stack([[(one * shape).sum(axis=0) for shape in shapes] for one in single]).transpose(2, 0, 1)
+    norms = np.diagonal(normal, axis1=1, axis2=2)
+    known = (norms > 0).all(axis=1)
+    unit = np.sqrt(np.where(known[:, None], norms, 1.0))
+    alike = np.where(known[:, None, None], normal / (unit[:, :, None] * unit[:, None, :]), np.eye(len(shapes)))
+    known &= np.linalg.det(alike) > MIN_TOLD
+    alike[~known] = np.eye(len(shapes))
+    inverse = np.linalg.inv(alike) / (unit[:, :, None] * unit[:, None, :]) * known[:, None, None]
+    weights = np.stack([sum(inverse[:, i, j] * single[j] for j in range(len(shapes))) for i in range(len(shapes))])
+    return weights, usable, own, common, w

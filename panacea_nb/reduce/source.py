@@ -16,6 +16,7 @@ from .refraction import Refraction, path_decision
 from .sky import field_basis
 from .sourceprior import MOFFAT_BETA, PATH_CHANGES, ShapePrior, SourcePrior
 
+MAP_STEP = 0.3  # arcsec between the places of the detection map
 MAP_CHUNKS = 3  # bins that share the profiles of the detection map
 FWHM_LIMITS = (0.7, 5.0)
 BETA_LIMITS = (1.8, 8.0)
@@ -107,8 +108,8 @@ def detection_map(
     -------
     x (nx,), y (ny,), snr (ny, nx) summed over chunks, by_chunk (n, ny, nx) S/N of each chunk
     """
-    xs = np.arange(positions[:, 0].min() - 0.6, positions[:, 0].max() + 0.61, 0.3)
-    ys = np.arange(positions[:, 1].min() - 0.6, positions[:, 1].max() + 0.61, 0.3)
+    xs = np.arange(positions[:, 0].min() - 0.6, positions[:, 0].max() + 0.61, MAP_STEP)
+    ys = np.arange(positions[:, 1].min() - 0.6, positions[:, 1].max() + 0.61, MAP_STEP)
     gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
     dx, dy = refraction.offset(wave, wave_ref)
     by_chunk = np.zeros((wave.size, gx.size))
@@ -383,6 +384,7 @@ def find_source(
     electron: np.ndarray | None = None,
     disk: bool = False,
     lines: bool = True,
+    near: tuple[float, float] | None = None,
 ) -> tuple[PointSource | None, dict]:
     """Look for the brightest source of the field.
 
@@ -398,6 +400,7 @@ def find_source(
     systematic, electron : see `level_shapes`
     disk : bool, fit an extended object
     lines : bool, look for a source with lines alone as well
+    near : place [arcsec] of the source among others whose light was taken out: what these leave may be brighter
 
     Returns
     -------
@@ -413,6 +416,12 @@ def find_source(
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, usual, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
     best = significance(snr)
+    at = fixed or near
+    if at is not None:
+        away = np.hypot(xs[None, :] - at[0], ys[:, None] - at[1])
+        merit = np.where(away < SAME_SOURCE, snr, -np.inf) if fixed is None else -away
+        j, i = np.unravel_index(np.argmax(merit), snr.shape)
+        best = float(snr[j, i])
     search = {
         "x": xs,
         "y": ys,
