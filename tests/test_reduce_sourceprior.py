@@ -17,6 +17,7 @@ from panacea_nb.reduce.sourceprior import (
     MOFFAT_BETA,
     ShapePrior,
     SourcePrior,
+    guided_prior,
     paired_prior,
     prior_from_dict,
     standards_prior,
@@ -41,6 +42,53 @@ def test_standards_give_the_exponent_by_their_errors():
     prior, decision = standards_prior([])
     assert prior.point.beta == MOFFAT_BETA
     assert decision.code == "PSFDEFAULT"
+
+
+def test_the_guide_cameras_give_the_width_of_faint_stars():
+    """As air changes it along the spectrum, and as the standards compare with them; where they are blind the usual seeing."""
+    prior, decisions = guided_prior(SourcePrior(), 2.5, 4150.0)
+    fwhm = 2.5 * (4150 / 5500) ** -0.2
+    assert prior.point.fwhm == pytest.approx((fwhm, 0.2 * fwhm))
+    assert [d.code for d in decisions] == ["PSFGUIDER"]
+    stars = [(2.0, source(wave=4150.0, fwhm=1.2 * 2.0 * (4150 / 5500) ** -0.2)), (2.0, source(wave=4150.0, fwhm=9.0))]
+    prior, _ = guided_prior(SourcePrior(), 2.5, 4150.0, stars)  # the second is no star
+    assert prior.point.fwhm == pytest.approx((1.2 * fwhm, 0.12 * fwhm))
+    assert guided_prior(SourcePrior(), None, 4150.0) == (SourcePrior(), [])
+
+
+@pytest.mark.parametrize(("seeing", "extended"), [(None, True), (3.2, False)])
+def test_a_wide_star_is_a_star_where_the_seeing_is_that_bad(seeing, extended):
+    prior, _ = guided_prior(SourcePrior(), seeing, 4150.0)
+    rng = np.random.default_rng(31)
+    share = lenslet_fractions(POSITIONS, np.full(WAVE.size, 0.4), np.full(WAVE.size, -0.3), 3.2, 3.5).T
+    value = 3000.0 * share + rng.normal(size=share.shape)
+    found, _ = find_source(
+        POSITIONS, WAVE, value, np.ones(share.shape), np.ones(share.shape), np.ones(share.shape, bool), STILL, wave_ref=4150.0,
+        prior=prior, systematic=0.0,
+    )  # fmt: skip
+    assert found.fwhm == pytest.approx(3.2, abs=0.1)
+    assert found.extended == extended
+    assert from_dict(to_dict(found)).extended == extended
+
+
+def test_faint_stars_in_bad_seeing_keep_their_flux():
+    """S/N 8 in 2.7 arcsec: as wide as guide cameras say; with the usual seeing expected a tenth is lost."""
+    flux = {}
+    for seeing in (None, 2.6):
+        prior, _ = guided_prior(SourcePrior(), seeing, 4150.0)
+        found = []
+        for seed in range(12):
+            rng = np.random.default_rng(40 + seed)
+            share = lenslet_fractions(POSITIONS, np.full(WAVE.size, 0.4), np.full(WAVE.size, -0.3), 2.7, 3.5).T
+            data = 9.0 * share + rng.normal(size=share.shape)
+            one, _ = find_source(
+                POSITIONS, WAVE, data, np.ones(share.shape), np.ones(share.shape), np.ones(share.shape, bool), STILL,
+                wave_ref=4150.0, prior=prior, systematic=0.0,
+            )  # fmt: skip
+            found.append(np.average(one.chunk_flux, weights=one.chunk_error**-2) / 9.0)
+        flux[seeing] = np.mean(found)
+    assert flux[2.6] == pytest.approx(1.0, abs=0.03)
+    assert flux[None] < 0.95
 
 
 def test_the_other_channel_gives_seeing_as_air_changes_it_and_place_as_the_standard_shows_it():

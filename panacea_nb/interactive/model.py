@@ -226,8 +226,9 @@ class ExposureModel:
         spectra, facts, refraction = self.spectra(choices), self.facts, self.refraction
         cal = self.calibration.without(asked["dead_fibers"])
         left = lambda name: self.left_by(choices, name)  # noqa: E731
+        seeing = self._file.meta.get("seeing")  # marks do not change it; older runs have none
         if before is None:
-            prior, decisions = skyinput.expected_source(self.task, asked["profile_from"], self.wave_ref, left)
+            prior, decisions = skyinput.expected_source(self.task, asked["profile_from"], self.wave_ref, seeing, left)
         else:
             prior, decisions = prior_from_dict(before.left.meta["prior"]), []
         named = {
@@ -253,7 +254,7 @@ class ExposureModel:
         good = fieldmodel.usable_samples(field.mask) & cal.alive[:, None]
         field = skyrefine.refined(field, asked["sky_refine"], field.cleaned(samples[0]), samples[1], good)
         arrays = skyinput.sky_arrays(field, field.sky.native_variance(), choice)
-        values = skyinput.sky_values(field, choice) | {"prior": prior.to_dict()}
+        values = skyinput.sky_values(field, choice, prior, seeing)
         said = (*decisions, choice.decision(int(field.sky.fibers.sum())), *field.decisions)
         return SkyState(field, choice, good, bundle.as_read(arrays, values), before is None, said)
 

@@ -306,3 +306,11 @@ def find_exposure(task, baseraw: str, kind: str = "sci") -> raw.Exposure:
         f"night {task.layout.night} has no {kind} exposure {task.obsid:07d} exp{task.exposure:02d} "
         f"on IFU {channel.ifuslot} under {baseraw}"
     )
+
+
+def seeing(task, exposure: raw.Exposure, baseraw: str) -> float | None:
+    """FWHM [arcsec] at the guide cameras during an exposure, None where they do not show it (07_flux tells why)."""
+    index = task.layout.work_dir / "index"
+    return raw.guider(
+        locate(baseraw), exposure.start, exposure.exptime or 0.0, task.layout.night, cache_dir=index
+    ).seeing

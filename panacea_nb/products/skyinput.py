@@ -14,7 +14,7 @@ from ..reduce.companion import from_dict
 from ..reduce.fieldmodel import FieldModel
 from ..reduce.skychoice import OtherSky, SkyChoice
 from ..reduce.skyregion import RegionError, fiber_list, parse_region
-from ..reduce.sourceprior import SourcePrior, paired_prior, standards_prior
+from ..reduce.sourceprior import SourcePrior, guided_prior, paired_prior, standards_prior
 from ..reduce.spline import CommonSpectrum
 from . import bundle
 from .layout import locate
@@ -108,7 +108,7 @@ def choose(
 
 
 def expected_source(
-    task: Task, names: Sequence[str], wave: float, left: Left | None = None
+    task: Task, names: Sequence[str], wave: float, seeing: float | None, left: Left | None = None
 ) -> tuple[SourcePrior, list[Decision]]:
     """What is expected of the exposure's source at ``wave`` [A].
 
@@ -116,6 +116,7 @@ def expected_source(
     ----------
     names : exposures that 06_sky has done: standards of this channel (``0000012_exp01``); of the arm's other channel this exposure
         and its standards (``orange/0000012_exp01``)
+    seeing : FWHM [arcsec] at the guide cameras during the exposure, or None
     left : function of a name, optional
         Gives what 06_sky left for it; by default it is read from its file.
     """
@@ -123,6 +124,8 @@ def expected_source(
     found = {name: left(name).meta for name in names}
     own = [name for name in names if "/" not in name]
     prior, decision = standards_prior((found[name]["beta"], found[name]["beta_error"]) for name in own)
+    stars = [(found[name]["seeing"], from_dict(found[name]["source"])) for name in own]
+    prior, shown = guided_prior(prior, seeing, wave, [(at, star) for at, star in stars if at and star is not None])
     pair, standards = None, []
     for name in names:
         _, _, exposure = name.rpartition("/")
@@ -134,7 +137,7 @@ def expected_source(
         elif exposure in found and there is not None and found[exposure]["source"] is not None:
             standards.append((there, from_dict(found[exposure]["source"])))
     prior, more = paired_prior(prior, pair, wave, standards)
-    return prior, [decision, *more]
+    return prior, [decision, *shown, *more]
 
 
 def sky_arrays(field: FieldModel, sky_variance: np.ndarray, choice: SkyChoice) -> dict[str, np.ndarray]:
@@ -156,8 +159,8 @@ def sky_arrays(field: FieldModel, sky_variance: np.ndarray, choice: SkyChoice) -
     return arrays
 
 
-def sky_values(field: FieldModel, choice: SkyChoice) -> dict[str, Any]:
-    """The plain values that go with `sky_arrays`."""
+def sky_values(field: FieldModel, choice: SkyChoice, prior: SourcePrior, seeing: float | None) -> dict[str, Any]:
+    """The plain values that go with `sky_arrays`; ``prior`` and ``seeing`` as in `expected_source`."""
     sky = field.sky
     values = {
         "start": sky.spectrum.start,
@@ -168,4 +171,5 @@ def sky_values(field: FieldModel, choice: SkyChoice) -> dict[str, Any]:
     scale = getattr(sky, "scale", None)
     if scale is not None:
         values |= {"sky_scale": float(scale[0]), "sky_scale_error": float(sky.scale_error[0])}
-    return values | {"exptime": choice.exptime} | choice.facts() | field.profile()
+    known = {"exptime": choice.exptime, "seeing": seeing, "prior": prior.to_dict()}
+    return values | known | choice.facts() | field.profile()

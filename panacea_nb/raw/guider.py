@@ -38,7 +38,7 @@ _MISSING = {
         "NOILLUM",
         f"the whole mirror is assumed, so fluxes are too low where it was lit in part: {_CHECK}",
     ),
-    "IQ": ("NOSEEING", "the seeing at the guide cameras is not known, which no spectrum and no flux depends on"),
+    "IQ": ("NOSEEING", "the seeing at the guide cameras is not known: faint sources are expected to be 1.5 arcsec wide"),
 }
 TRACKER = ("RHO_STRT", "THE_STRT", "PHI_STRT", "X_STRT", "Y_STRT")
 _NUMBERS = ("TRANSPAR", "IQ", "PUPILLUM", "MJD", *TRACKER)

@@ -124,15 +124,16 @@ def to_dict(source: PointSource | None) -> dict | None:
     """A source's place and profile as plain values, with their errors."""
     if source is None:
         return None
-    names = ("x", "y", "wave_ref", "fwhm", "exponent", "beta", "snr", "error", "shear", "disk", "path")
+    names = ("x", "y", "wave_ref", "fwhm", "exponent", "beta", "snr", "error", "shear", "disk", "path", "widest")
     return {name: value for name, value in asdict(source).items() if name in names}
 
 
 def at_wavelength(source: PointSource, wave: float, refraction: Refraction) -> PointSource:
     """The same source with its place and width given at another wavelength [A]."""
     dx, dy = source.refracted(refraction).offset(wave, source.wave_ref)
-    fwhm = source.fwhm * (wave / source.wave_ref) ** source.exponent
-    return replace(source, x=source.x + float(dx), y=source.y + float(dy), fwhm=float(fwhm), wave_ref=wave)
+    wider = float((wave / source.wave_ref) ** source.exponent)
+    place = {"x": source.x + float(dx), "y": source.y + float(dy), "wave_ref": wave}
+    return replace(source, **place, fwhm=wider * source.fwhm, widest=wider * source.widest)
 
 
 def from_dict(values: dict | None) -> PointSource | None:

@@ -14,7 +14,7 @@ from .chunks import SYSTEMATIC, chunk_means, level_shapes, whitening, with_level
 from .psf import lenslet_fractions
 from .refraction import Refraction, path_decision
 from .sky import field_basis
-from .sourceprior import MOFFAT_BETA, PATH_CHANGES, ShapePrior, SourcePrior
+from .sourceprior import MOFFAT_BETA, PATH_CHANGES, SEEING_PRIOR, ShapePrior, SourcePrior
 
 MAP_STEP = 0.3  # arcsec between the places of the detection map
 MAP_CHUNKS = 3  # bins that share the profiles of the detection map
@@ -31,9 +31,8 @@ DETECTION = 5.0  # S/N of the matched filter over the whole channel
 SURE_DETECTION = 15.0  # beyond, nothing but light does it
 MAP_SCATTER = 1.15  # of a detection map in which nothing but noise and a faint source is
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
-DEFAULT_FWHM = 1.5
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
-MAX_SEEING = 2.9  # arcsec; a wider object is extended
+MAX_SEEING = 2.9  # arcsec; a wider object is extended, unless the seeing is known to be that bad
 MOST_SHEAR = 0.6  # an axis ratio of one to two: no star is that long
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
 PATH_FREE = 50.0  # S/N from which a source may show that its path by refraction is not the instrument's usual one
@@ -60,6 +59,7 @@ class PointSource:
     disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
     flux_error : float, relative error of the flux that all wavelengths share: of place, shape and levels; NaN where none was fitted
     path : how its path by refraction differs from the instrument's table, see `Refraction.changed`
+    widest : float, arcsec; a wider image is no star's
     unexplained : float, RMS of what the model leaves in the fibres beyond their noise, as a share of the model's own RMS
     """
 
@@ -82,6 +82,7 @@ class PointSource:
     unexplained: float = 0.0
     flux_error: float = float("nan")
     path: tuple[float, float] = (0.0, 0.0)
+    widest: float = MAX_SEEING
 
     def refracted(self, refraction: Refraction) -> Refraction:
         """The path of this source, where ``refraction`` is the instrument's table."""
@@ -89,8 +90,8 @@ class PointSource:
 
     @property
     def extended(self) -> bool:
-        """Whether the fitted shape is no star's: wider than any seeing the telescope works in, or with the wings of a galaxy."""
-        return self.disk or self.fwhm > MAX_SEEING or self.beta < MIN_BETA
+        """Whether the fitted shape is no star's: wider than the seeing can be, or with the wings of a galaxy."""
+        return self.disk or self.fwhm > self.widest or self.beta < MIN_BETA
 
 
 def detection_map(
@@ -100,7 +101,7 @@ def detection_map(
     variances: np.ndarray,
     refraction: Refraction,
     wave_ref: float,
-    fwhm: float = DEFAULT_FWHM,
+    fwhm: float = SEEING_PRIOR[0],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Matched filter over a grid of positions.
 
@@ -298,6 +299,7 @@ def fit_point_source(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
         (float(par[5]), float(par[6])), disk, unexplained, flux_error, (float(par[7]), float(par[8])),
+        max(MAX_SEEING, expected.fwhm[0] + 2 * expected.fwhm[1]) if not disk else MAX_SEEING,
     )  # fmt: skip
 
 
@@ -413,6 +415,7 @@ def find_source(
     centres, means, noise, common = chunk_means(value, variance, flat, good, wave, rows=rows)
     variances = with_levels(noise, common)
     usual = refraction.changed(*prior.path)
+    # Of the usual width in any seeing: in a wider map an image covers more of what `significance` compares it with.
     xs, ys, snr, by_chunk = detection_map(positions, centres, means, variances, usual, wave_ref)
     j, i = np.unravel_index(np.argmax(snr), snr.shape)
     best = significance(snr)
@@ -470,7 +473,7 @@ def _line_search(positions, wave, value, variance, sky, good, refraction, wave_r
     for first in range(0, n, step):
         block = slice(first, min(n, first + step))
         mid = (block.start + block.stop - 1) // 2
-        p = lenslet_fractions(positions, gx + dx[mid], gy + dy[mid], np.full(gx.size, DEFAULT_FWHM), MOFFAT_BETA[0], 1)
+        p = lenslet_fractions(positions, gx + dx[mid], gy + dy[mid], np.full(gx.size, SEEING_PRIOR[0]), MOFFAT_BETA[0], 1)
         w = np.where(np.isfinite(variances[block]), 1.0 / variances[block], 0.0)
         snr = (p @ (means[block] * w).T) / np.sqrt(np.maximum((p**2) @ w.T, 1e-300))
         g, k = np.unravel_index(np.argmax(snr), snr.shape)

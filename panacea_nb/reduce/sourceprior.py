@@ -23,6 +23,9 @@ BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: widt
 BETA_ACROSS = 0.05  # of the exponent between two channels in one exposure
 BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
+GUIDE_WAVE = 5500.0  # A, about where the guide cameras see
+GUIDE_FWHM = 0.2  # relative, by which a point's image in the spectrograph may differ from the guide cameras'
+GUIDE_CHANGES = 0.1  # the same where the night's standards show how the two compare
 OVAL = 0.05  # prior width of the shear of a star's image, which guiding and optics make oval
 ELLIPTICITY = 0.3  # the same of extended objects
 DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
@@ -120,6 +123,30 @@ def standards_prior(measured: Iterable[Known]) -> tuple[SourcePrior, Decision]:
     return SourcePrior(ShapePrior(beta=(mean, sigma))), Decision(
         "PSFSTANDARD", f"Moffat exponent {mean:.2f} +- {sigma:.2f} from {len(known)} standard(s) of the night", "info"
     )
+
+
+def guided_prior(
+    prior: SourcePrior, seeing: float | None, wave: float, standards: Iterable[tuple[float, PointSource]] = ()
+) -> tuple[SourcePrior, list[Decision]]:
+    """The prior with the width of a point's image that the guide cameras saw during the exposure.
+
+    Parameters
+    ----------
+    seeing : FWHM [arcsec] at the guide cameras, or None
+    wave : float [A], wavelength at which the prior is to hold
+    standards : (seeing, source) of the night's standards on this channel
+    """
+    if seeing is None:
+        return prior, []
+    q, _ = SEEING_EXPONENT
+    fwhm, error = seeing * (wave / GUIDE_WAVE) ** q, GUIDE_FWHM
+    ratios = [star.fwhm / (at * (star.wave_ref / GUIDE_WAVE) ** q) for at, star in standards if not star.extended]
+    if ratios:
+        fwhm, error = fwhm * float(np.median(ratios)), GUIDE_CHANGES
+    shape = replace(prior.point, fwhm=(float(fwhm), float(error * fwhm)))
+    text = f"FWHM {fwhm:.2f} +- {error * fwhm:.2f} arcsec expected from the guide cameras' {seeing:.2f}"
+    text += f", as {len(ratios)} standard(s) of the night compare with them" if ratios else ""
+    return replace(prior, point=shape), [Decision("PSFGUIDER", text, "info")]
 
 
 def paired_prior(

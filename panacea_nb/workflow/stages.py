@@ -137,6 +137,7 @@ STAGES: tuple[Stage, ...] = (
         needs=_CALIBRATION,
         options=("cosmics_file", "force"),
         frames=("sci",),
+        guider=True,
         memory=980,
         seconds=20.0,
     ),
