@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 from panacea_nb.reduce.extract import extract
 from panacea_nb.reduce.flat import (
     LAMP_KNOTS,
+    MIN_SIGNAL,
     convolved_rows,
     fiber_mean,
     gaussian_kernel,
@@ -173,7 +174,7 @@ def lamp(wave, lsf, alive, truth):
     flat = pixel_flat(
         image, read_noise(image), nothing(image), np.zeros_like(image), model, throughput, wave, lsf, n_frames=4
     )
-    return flat, pixels, light, spot, cold, model, image, columns
+    return flat, pixels, light, spot, cold, model, image, columns, throughput
 
 
 def test_pixel_response_is_recovered(lamp):
@@ -191,7 +192,7 @@ def test_pixel_response_is_recovered(lamp):
 
 def test_what_a_column_has_in_common_is_kept_whole(lamp):
     """Not shrunk as a pixel is: many pixels show it, and the lamp's smooth spectrum does not take it away."""
-    flat, _, light, *_, columns = lamp
+    flat, _, light, *_, columns, _ = lamp
     bright = light > 0.4 * light.max()
     for true, rows in zip(columns, np.array_split(np.arange(light.shape[0]), 2), strict=True):
         found = np.average(flat.data[rows], weights=bright[rows], axis=0) - 1
@@ -227,9 +228,21 @@ def test_dead_pixel_is_a_defect_not_a_flat(lamp):
     assert flat.defects.sum() == 1
 
 
+def test_no_pixel_is_divided_by_nothing_where_scattered_light_is_overestimated(lamp, wave, lsf):
+    """Wings of profiles hold as little light as the background is wrong by: they say nothing of their pixels."""
+    flat, _, light, _, _, model, image, _, throughput = lamp
+    excess = (MIN_SIGNAL * light.max() * np.linspace(0, 1.2, NX) * np.ones(image.shape)).astype(np.float32)
+    noise = read_noise(image)
+    found = pixel_flat(image, noise, nothing(image), excess, model, throughput, wave, lsf, n_frames=4)
+    assert ((found.data >= 0.6) & (found.data <= 1.4)).all()
+    assert found.defects.sum() <= 3
+    bright = light > 0.4 * light.max()
+    assert np.std((found.data - flat.data)[bright]) < 0.003
+
+
 def test_flat_makes_the_fibre_model_fit_better(lamp):
     """Chi-square of the lamp's pixels about the fibre model, with the flat and without."""
-    flat, _, light, _, _, model, image, _ = lamp
+    flat, _, light, _, _, model, image, *_ = lamp
     lit = (light > 0.2 * light.max()) & ~flat.defects
 
     def chi(frame):

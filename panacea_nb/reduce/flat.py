@@ -20,6 +20,8 @@ PIXEL_SCATTER = 0.015  # prior of the pixel-to-pixel response
 SMOOTH_COLUMNS = (
     20.0  # px along dispersion; slower structure belongs to the throughput or to the profile, not to pixels
 )
+BACKGROUND_ERROR = 0.2  # of the scattered light, that its model may be wrong by
+LEAST_SMOOTH = 0.2  # of the expected light, that the running mean of a row is taken to be at least
 PLAUSIBLE_PIXEL = (0.6, 1.4)  # response outside is a defect, not a flat
 MIN_SIGNAL = 0.02  # of the column's peak light; below, the flat of a pixel cannot be told from 1
 
@@ -208,11 +210,16 @@ def pixel_flat(
     w = np.where(sane, 1.0 / (variance + PIXEL_SCATTER**2), 0.0).astype(np.float32)
     slow = _along_columns(ratio, w)
     # A dust spot must not pull the smooth level of its surroundings: what stands out is left out of it.
-    spots = np.abs(ratio / slow - 1.0) > 4 * np.sqrt(variance + PIXEL_SCATTER**2)
+    spots = np.abs(ratio / np.maximum(slow, LEAST_SMOOTH) - 1.0) > 4 * np.sqrt(variance + PIXEL_SCATTER**2)
     slow = _along_columns(ratio, np.where(binary_dilation(spots, iterations=2), 0, w))
-    deviation = np.where(lit, ratio / slow - 1.0, 0.0)
+    # Where not even the smooth light is as expected - wings of profiles on scattered light, at the ends of the chip - a pixel's
+    # response cannot be told from what the model is wrong by.
+    lit &= (slow > PLAUSIBLE_PIXEL[0]) & (slow < PLAUSIBLE_PIXEL[1])
+    deviation = np.where(lit, ratio / np.maximum(slow, LEAST_SMOOTH) - 1.0, 0.0)
     defects = lit & ((1 + deviation < PLAUSIBLE_PIXEL[0]) | (1 + deviation > PLAUSIBLE_PIXEL[1]))
-    defects &= np.abs(deviation) > 8 * np.sqrt(variance)
+    # A pixel is not blamed for what the scattered light under the wings of a profile may be wrong by.
+    doubt = (BACKGROUND_ERROR * np.where(lit, background / np.maximum(expected, 1e-6), 0.0)) ** 2
+    defects &= np.abs(deviation) > 8 * np.sqrt(variance + doubt)
     common = _common_to_columns(deviation, np.where(sane & ~spots & ~defects, w, 0))
     rest = deviation - common
     bright = lit & (variance < PIXEL_SCATTER**2) & ~defects
@@ -223,8 +230,10 @@ def pixel_flat(
         prior = PIXEL_SCATTER**2
     keep = prior / (prior + variance)
     # A spot far off its surroundings is real whatever the typical scatter is.
-    keep = np.where(np.abs(rest) > 5 * np.sqrt(variance + prior), 1.0, keep)
+    keep = np.where(np.abs(rest) > 5 * np.sqrt(variance + prior + doubt), 1.0, keep)
     data = np.where(lit & ~defects, 1.0 + common + keep * rest, 1.0).astype(np.float32)
+    # Too far off for a flat, not sure enough for a defect: it stays undivided.
+    data[(data < PLAUSIBLE_PIXEL[0]) | (data > PLAUSIBLE_PIXEL[1])] = 1.0
     left = np.where(sane, prior / (prior + variance) * variance, 0.0)
     light = np.where(sane, expected.astype(np.float32) ** 2, 0.0)
     total = gaussian_filter1d(light.sum(axis=0), SMOOTH_COLUMNS)
@@ -260,8 +269,7 @@ def _along_columns(ratio: np.ndarray, weight: np.ndarray) -> np.ndarray:
     top = convolved_rows(weight * plain(ratio, np.float32), kernel)
     bottom = convolved_rows(weight, kernel)
     enough = bottom > 1e-3 * bottom.max() if bottom.size else bottom > 0
-    slow = np.divide(top, bottom, out=np.ones_like(top), where=enough & (bottom > 0))
-    return np.where(slow > 0.2, slow, 1.0)
+    return np.divide(top, bottom, out=np.ones_like(top), where=enough & (bottom > 0))
 
 
 def gaussian_kernel(sigma: float) -> np.ndarray:
