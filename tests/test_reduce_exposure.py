@@ -102,6 +102,17 @@ def test_scattered_light_between_fibres_is_no_cosmic_ray_and_counted_once(setup)
     assert error[38:41] == pytest.approx(0.0, abs=5.0)  # beside the star of 12000
 
 
+def test_a_sample_that_is_nearly_all_masked_scatters_no_light(setup, frame):
+    """All but the outermost pixels of a group's last fibre are saturated, and those are low: its samples could be anything."""
+    image, mask = frame[0].copy(), np.zeros(frame[0].shape, np.uint8)
+    row = round(float(setup[0][39, 200] + ROW_SHIFT))
+    mask[row - 10 : row + 6, 198:202] = DQ.SATURATED
+    plain = extracted(setup, image, mask, scattered=0.02)
+    image[row + 6, 198:202] -= 300.0
+    spoiled = extracted(setup, image, mask, scattered=0.02)
+    assert np.abs(spoiled.background - plain.background).max() < 0.3
+
+
 def test_wavelength_zero_comes_from_the_sky(result, setup):
     assert result.zero.used
     error = (result.wavelength - (setup[1] - WAVE_SHIFT))[:, 20:-20]

@@ -18,6 +18,16 @@ def plain(array: np.ndarray, dtype: type) -> np.ndarray:
     return np.require(array, dtype, ("C", "W"))
 
 
+def between(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Rows (n, nx) with straight lines between their good samples where they are not good; 0 in rows without a good one."""
+    out = np.where(good, values, np.zeros((), values.dtype))
+    x = np.arange(values.shape[1])
+    for row in np.flatnonzero(good.any(axis=1) & ~good.all(axis=1)):
+        gap = ~good[row]
+        out[row, gap] = np.interp(x[gap], x[good[row]], values[row, good[row]])
+    return out
+
+
 def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """An image of means over blocks of pixels brought to ``shape`` by straight lines between the blocks' centres, float32."""
     out = np.asarray(small, np.float32)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..decisions import Decision
+from .arrays import between
 from .cosmics import find_spikes, find_tracks, mask_spikes, narrowest, smooth_source, still_above
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
@@ -117,7 +118,9 @@ def extract_exposure(
             "light may be lost: look at Flexure in the notebook of 05_extract"
         )
         decisions.append(Decision("ROWFLEX", text, "warn"))
-    background = scattered_light(scatter, rough.model, held(model, image.shape[0]))
+    # A sample of which nearly all is masked can have any value, and would scatter light over the whole frame.
+    light = between(rough.amplitude, (rough.used > MIN_USED) & model.alive[:, None])
+    background = scattered_light(scatter, moved.image(light, image.shape[0]), held(model, image.shape[0]))
     # The first look knew of no scattered light, and took it for cosmic rays where no fibre is: between groups of fibres.
     hit = still_above(first.mask, image, noise, np.maximum(rough.model, background))
     levels = row_levels(image - background, noise, bad | hit, moved, rough.model, wander)
