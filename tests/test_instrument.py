@@ -142,6 +142,14 @@ def test_standard_flux():
     assert bare.coverage is None
 
 
+def test_tables_that_end_before_a_channel():
+    short = find_standard("BD+33_2642_066_R")
+    assert short.coverage == (3200, 8370)
+    assert short.reaches(6430.0, 8450.0)
+    assert not short.reaches(8250.0, 10500.0)
+    assert not find_standard("SA95-42_056_E").reaches(3640.0, 4640.0)
+
+
 def test_every_standard_with_a_table_is_finite():
     wave = np.linspace(3640, 10500, 300)
     tabled = 0

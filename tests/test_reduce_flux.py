@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panacea_nb.instrument import channel, find_standard, mean_telluric
+from panacea_nb.instrument import Standard, channel, find_standard, mean_telluric, standards
 from panacea_nb.reduce.flux import FluxScale, ResponseError, masked_bands, standard_response
 
 
@@ -84,6 +84,30 @@ def test_error_of_the_response():
     assert abs(np.mean(pulls)) < 0.5
 
 
+def test_wings_of_lines_that_the_table_does_not_follow_do_not_bend_the_response():
+    """A white dwarf with Balmer lines 60 A wide (sigma 25 A), published every 50 A."""
+    facts = channel("uv")
+    grid = facts.wave_grid()
+    default = np.interp(grid, *facts.response())
+    star = lambda wave: 1e-14 * (1 - sum(  # noqa: E731
+        d * np.exp(-0.5 * ((wave - line) / 25.0) ** 2) for line, d in ((4340.5, 0.5), (4101.7, 0.45), (3970.1, 0.4))
+    ))  # fmt: skip
+    nodes = np.arange(3600.0, 4701.0, 50.0)
+    magnitudes = -2.5 * np.log10(star(nodes))
+    made = Standard("X", "X")
+    wrong = {}
+    for told in (True, False):
+        published = 10 ** (-0.4 * np.interp(grid, nodes, magnitudes))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(standards, "_magnitudes", lambda star: (nodes, magnitudes))
+            doubt = made.interpolation_error(grid) if told else 0.0
+        counts = star(grid) / default
+        found = standard_response(grid, counts, counts / 200, published, default, doubt)
+        wrong[told] = np.sqrt(np.mean((found.ratio - 1) ** 2))
+    assert wrong[True] < 0.01
+    assert wrong[False] > 1.5 * wrong[True]
+
+
 def test_grey_change_is_the_ratio():
     rng = np.random.default_rng(103)
     grid, counts, error, published, default, _ = fake_standard("orange", rng, level=1.3)
@@ -107,8 +131,12 @@ def test_short_table_still_gives_a_response():
     found = standard_response(grid, counts, error, published, default)
     known = (grid > 6500) & (grid < 7950)
     assert np.abs(found.response / truth - 1)[known].max() < 0.02
-    assert np.isfinite(found.response).all()
     assert not found.fitted[grid > 8000].any()
+    # Beyond, the default's shape goes on, with an error that says so.
+    far = grid > 8050
+    assert np.ptp(found.ratio[far]) < 0.02
+    assert np.abs((found.response - truth) / found.error)[far].max() < 1.0
+    assert (found.error / found.response)[far].min() > 0.09
 
 
 @pytest.mark.parametrize("what", ["no star", "no table", "no error"])

@@ -62,7 +62,7 @@ def test_standard_shows_the_air(name):
     error = clean / 200
     counts = clean * absorbed + error * rng.normal(size=grid.size)
     response = standard_response(grid, counts, error, published, default)
-    air = measured_transmission(grid, counts, error, published, response)
+    air = measured_transmission(grid, counts, error, published, response, mean_telluric(grid))
     bands = in_bands(grid)
     assert (air.value[~bands] == 1).all()
     assert (air.error[~bands] == 0).all()
@@ -74,6 +74,27 @@ def test_standard_shows_the_air(name):
     usable = bands & (fixed.error > 0) & (absorbed > 0.3)
     assert np.median(np.abs(fixed.flux[usable] / 3.0 - 1)) < 0.02
     assert np.median(np.abs(absorbed[usable] - 1)) > 0.03
+
+
+def test_the_stars_own_lines_and_the_end_of_its_table_are_no_air():
+    """Paschen lines as deep as an A star's, and published flux that ends at 9200 A: the air, 1.3 times as deep as usual, is not."""
+    grid = channel("farred").wave_grid()
+    rng = np.random.default_rng(842)
+    default = np.interp(grid, *channel("farred").response())
+    published = find_standard("HZ_44").flux(grid)
+    absorbed = mean_telluric(grid) ** 1.3
+    lines = 1 - sum(0.2 * np.exp(-0.5 * ((grid - line) / 8.0) ** 2) for line in (9014.9, 9229.0, 9546.0))
+    error = published / default / 200
+    counts = published * lines * absorbed / default + error * rng.normal(size=grid.size)
+    for end in (11000.0, 9200.0):
+        known = np.where(grid < end, published, np.nan)
+        response = standard_response(grid, counts, error, known, default)
+        air = measured_transmission(grid, counts, error, known, response, mean_telluric(grid))
+        near = np.any([np.abs(grid - line) < 25 for line in (9014.9, 9229.0, 9546.0)], axis=0)
+        assert np.abs(air.value / absorbed - 1)[near & (absorbed > 0.3)].max() < 0.06, end
+        beyond = (grid > 9250) & in_bands(grid) & (absorbed > 0.3)
+        assert np.median(np.abs(air.value / absorbed - 1)[beyond]) < 0.03, end
+        assert (air.error[beyond & (absorbed < 0.99)] > 0).all()
 
 
 def test_nothing_is_said_of_what_does_not_come_through():

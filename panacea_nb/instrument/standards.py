@@ -16,6 +16,9 @@ AB_ZERO_POINT = 48.60
 LIGHT_SPEED = 2.99792458e18
 """Speed of light [A/s]."""
 
+LEAST_COVERAGE = 300.0
+"""Range [A] of a channel that a table must reach for a response to be made."""
+
 EXTRAPOLATION_SPAN = 1500.0
 """Range [A] at the end of a table from which its slope is taken beyond that end."""
 
@@ -53,6 +56,27 @@ class Standard:
             return None
         wave, _ = _magnitudes(self.star)
         return float(wave[0]), float(wave[-1])
+
+    def reaches(self, low: float, high: float) -> bool:
+        """Whether the table holds enough of a range of wavelengths [A] to compare a spectrum with it."""
+        if self.coverage is None:
+            return False
+        return min(high, self.coverage[1]) - max(low, self.coverage[0]) >= LEAST_COVERAGE
+
+    def interpolation_error(self, wave: np.ndarray) -> np.ndarray:
+        """Relative error of the published flux between the points of the table, (n,); 0 outside of it.
+
+        What a straight line between the neighbours of a point would miss of it, halved: in the wings of lines, where the table's
+        steps of 50 A and more are long, a few per cent.
+        """
+        assert self.star is not None
+        known, mag = _magnitudes(self.star)
+        share = (known[1:-1] - known[:-2]) / (known[2:] - known[:-2])
+        missed = np.abs(mag[1:-1] - (1 - share) * mag[:-2] - share * mag[2:])
+        missed = np.concatenate([[missed[0]], missed, [missed[-1]]])
+        k = np.clip(np.searchsorted(known, wave, side="right") - 1, 0, known.size - 2)
+        worst = np.maximum(missed[k], missed[k + 1])
+        return np.where((wave >= known[0]) & (wave <= known[-1]), 0.5 * worst * np.log(10) / 2.5, 0.0)
 
     def flux(self, wave: np.ndarray, extrapolate: bool = True) -> np.ndarray | None:
         """Published flux density above the atmosphere.

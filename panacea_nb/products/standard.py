@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 from astropy.io import fits
 
+from ..decisions import Decision
 from ..errors import PanaceaError
-from ..instrument import Standard, find_standard
+from ..instrument import Standard, find_standard, mean_telluric
 from ..instrument import channel as find_channel
-from ..reduce.flux import Response, standard_response
+from ..reduce.flux import BEYOND_ERROR, Response, standard_response
 from ..reduce.telluric import Transmission, measured_transmission
 from .checked import open_checked
 from .headers import provenance_cards, put, spectral_axis
 from .session import Task
+
+MUCH_MISSING = 0.2  # of a channel, that a table does not reach
 
 
 class NoStandardError(PanaceaError):
@@ -52,9 +55,20 @@ def response(star: Standard, hdus: fits.HDUList) -> tuple[Response, Transmission
         flux, error = flux * seen, error * seen
     facts = find_channel(str(hdus[0].header["CHANNEL"]))
     default = np.interp(wave, *facts.response())
-    counts, sigma, published = flux / applied, error / applied, star.flux(wave)
-    result = standard_response(wave, counts, sigma, published, default)
-    return result, measured_transmission(wave, counts, sigma, published, result)
+    counts, sigma, published = flux / applied, error / applied, star.flux(wave, extrapolate=False)
+    result = standard_response(wave, counts, sigma, published, default, star.interpolation_error(wave))
+    return result, measured_transmission(wave, counts, sigma, published, result, mean_telluric(wave))
+
+
+def table_end(star: Standard, wave: np.ndarray) -> list[Decision]:
+    """What is said where the published magnitudes do not reach over the whole channel."""
+    low, high = star.coverage
+    missing = float(np.mean((wave < low) | (wave > high)))
+    text = (
+        f"the published magnitudes of {star.name} reach from {low:.0f} to {high:.0f} A: beyond ({100 * missing:.0f} % of the "
+        f"channel) the response has the default's shape, uncertain by {100 * BEYOND_ERROR:.0f} %"
+    )
+    return [Decision("TABLEEND", text, "warn" if missing > MUCH_MISSING else "info")] if missing > 0 else []
 
 
 def response_file(task: Task, star: Standard, result: Response, air: Transmission, airmass: float) -> fits.HDUList:

@@ -15,8 +15,13 @@ from .flat import smooth_design
 TELLURIC_BANDS = ((6270, 6330), (6860, 6965), (7150, 7340), (7585, 7715), (8100, 8360), (8920, 9850))
 HYDROGEN_LINES = (3734.4, 3750.2, 3770.6, 3797.9, 3835.4, 3889.1, 3970.1, 4101.7, 4340.5, 4861.3, 6562.8, 8545.4, 8598.4, 8665.0,
                   8750.5, 8862.8, 9014.9, 9229.0, 9546.0, 10049.4)  # fmt: skip
-HYDROGEN_HALF_WIDTH = 25.0  # A; white dwarfs' wings reach further but the published bands hold the same
+HYDROGEN_HALF_WIDTH = 25.0  # A; the wings of white dwarfs reach further: there counts how well the table's steps follow them
 RESPONSE_KNOT = 130.0  # A
+LEAST_SHARE = 0.1  # of a channel's samples that must be comparable with the published flux
+TABLE_ERROR = 0.005  # relative, of published flux
+TABLE_STEP = 50.0  # A, of most published tables
+BEYOND_ERROR = 0.1  # relative, of the default's shape where the table has ended
+BEYOND_SPAN = 300.0  # A at the end of the table, whose level goes on
 
 
 class ResponseError(PanaceaError):
@@ -60,28 +65,35 @@ class Response:
     fitted: np.ndarray
 
 
+def in_hydrogen(wavelength: np.ndarray) -> np.ndarray:
+    """(n,) bool: inside a line of hydrogen that the star itself may have."""
+    return np.any([np.abs(wavelength - line) < HYDROGEN_HALF_WIDTH for line in HYDROGEN_LINES], axis=0)
+
+
 def masked_bands(wavelength: np.ndarray) -> np.ndarray:
     """(n,) bool: inside a telluric band or a hydrogen line."""
-    mask = np.zeros(np.shape(wavelength), bool)
-    for low, high in TELLURIC_BANDS:
-        mask |= (wavelength > low) & (wavelength < high)
-    for line in HYDROGEN_LINES:
-        mask |= np.abs(wavelength - line) < HYDROGEN_HALF_WIDTH
-    return mask
+    return in_hydrogen(wavelength) | np.any([(wavelength > low) & (wavelength < high) for low, high in TELLURIC_BANDS], axis=0)
 
 
 def standard_response(
-    wavelength: np.ndarray, counts: np.ndarray, error: np.ndarray, published: np.ndarray, default: np.ndarray
+    wavelength: np.ndarray,
+    counts: np.ndarray,
+    error: np.ndarray,
+    published: np.ndarray,
+    default: np.ndarray,
+    doubt: np.ndarray | float = 0.0,
 ) -> Response:
     """Response of a standard: published flux over measured e-/s/cm2/A, as the default curve times a smooth correction.
 
     Dividing by the default first leaves a curve so flat that splines of `RESPONSE_KNOT` A describe it, bridging the masked bands.
+    Beyond the published range the shape of the default goes on at the level where that ends.
 
     Parameters
     ----------
     wavelength : (n,) [A]; counts, error : (n,) [e-/s/cm2/A]
     published : (n,) [erg/s/cm2/A]; NaN outside the published range
     default : (n,) [erg per e-]
+    doubt : (n,) relative error of the published flux between the points of its table, beside `TABLE_ERROR`
 
     Raises
     ------
@@ -89,10 +101,10 @@ def standard_response(
     """
     usable = (error > 0) & (counts > 5 * error) & np.isfinite(published)
     usable &= ~masked_bands(wavelength)
-    if usable.sum() < wavelength.size // 5:
+    if usable.sum() < LEAST_SHARE * wavelength.size:
         raise ResponseError(
             f"only {int(usable.sum())} of {wavelength.size} samples of the standard can be compared with its published flux, a "
-            "fifth is needed (clouds, the star at the edge of the field, or a table that does not reach this channel), so no "
+            "tenth is needed (clouds, the star at the edge of the field, or a table that does not reach this channel), so no "
             "response is made from it: use another standard, or leave this one out with --leave-out N_expNN"
         )
     ratio = np.where(usable, published / np.where(usable, counts * default, 1.0), np.nan)
@@ -103,15 +115,26 @@ def standard_response(
     )
     intervals = max(2, int(round((wavelength[-1] - wavelength[0]) / RESPONSE_KNOT)))
     design = smooth_design(wavelength.size, intervals)
-    weight = np.where(usable, 1.0 / ((error / np.maximum(counts, 1e-300)) ** 2 + 0.005**2), 0.0)
+    # Between two points of the table all samples are off alike: many of them know no more than one.
+    together = max(1.0, TABLE_STEP / float(np.median(np.diff(wavelength))))
+    own = (error / np.maximum(counts, 1e-300)) ** 2 + TABLE_ERROR**2 + together * np.asarray(doubt) ** 2
+    weight = np.where(usable, 1.0 / own, 0.0)
+    first, last = wavelength[np.isfinite(published)][[0, -1]]
+    target = np.where(usable, ratio, 0.0)
+    for outside, end in ((wavelength < first, first), (wavelength > last, last)):
+        near = usable & (np.abs(wavelength - end) < BEYOND_SPAN)
+        if outside.any() and near.any():
+            target[outside] = np.average(ratio[near], weights=weight[near])
+            weight[outside] = BEYOND_ERROR**-2
     penalty = np.diff(np.eye(design.shape[1]), 2, axis=0)
     normal = (design.T * weight) @ design
     normal += 1e-3 * np.trace(normal) / normal.shape[0] * penalty.T @ penalty
-    coef = np.linalg.solve(normal, (design.T * weight) @ np.where(usable, ratio, 0.0))
+    coef = np.linalg.solve(normal, (design.T * weight) @ target)
     fit = design @ coef
     spread = 1.4826 * np.median(np.abs((ratio - fit)[usable]))
     covariance = np.linalg.inv(normal)
-    sigma = np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design)) * max(1.0, spread / 0.005)
+    sigma = np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design)) * max(1.0, spread / TABLE_ERROR)
+    sigma = np.hypot(sigma, np.where(np.isfinite(published), 0.0, BEYOND_ERROR * fit))
     return Response(
         wavelength, default * fit, default * sigma, fit, np.where(np.isfinite(ratio), ratio * default, np.nan), usable
     )

@@ -146,11 +146,15 @@ class _Builder:
         if definition.standard_star_date != definition.night:
             return []
         found = self.raw.select_science(self.index, channel.name, obsid=definition.standard_star_obsid, kind="sci")
-        return [exposure for exposure in found if self._makes_response(exposure)]
+        return [exposure for exposure in found if self._makes_response(exposure, channel)]
 
-    def _makes_response(self, exposure: Any) -> bool:
-        """Whether a response can be made from an exposure: a standard with a table, its light on this IFU."""
-        return exposure.kind == "sci" and exposure.on_target and self._has_table(exposure)
+    def _makes_response(self, exposure: Any, channel: Any) -> bool:
+        """Whether a response can be made from an exposure: a standard whose table reaches the channel, its light on this IFU."""
+        standard = self.instrument.find_standard(exposure.object_name)
+        return (
+            exposure.kind == "sci" and exposure.on_target and standard is not None
+            and standard.reaches(channel.wave_min, channel.wave_max)
+        )  # fmt: skip
 
     def _nothing_text(self) -> str:
         definition = self.definition
@@ -242,7 +246,7 @@ class _Builder:
             own = handplan.channel_options(self.definition, channel.name)
             own |= self._own_options(exposure, channel, is_response=exposure in standards)
             for stage in (item for item in stages.STAGES if item.scope in (EXPOSURE, STANDARD)):
-                if stage.scope == STANDARD and not self._makes_response(exposure):
+                if stage.scope == STANDARD and not self._makes_response(exposure, channel):
                     continue
                 uses_response = stage.name == "07_flux" and exposure not in standards
                 more: dict[str, Any] = dict(response) if uses_response else {}
@@ -334,7 +338,7 @@ class _Builder:
         return bool(name) and name in exposure.object_name.lower()
 
     def _response_serves(self, channel: Any) -> bool:
-        """Whether the standard that was named had its light on this channel's IFU."""
+        """Whether the standard that was named gives this channel a response."""
         definition = self.definition
         if not definition.standard_star_date:
             return False
@@ -360,7 +364,8 @@ class _Builder:
                     f"obsid {obsid} of {date} is {everywhere[0].object_name!r}: no standard star with a published table"
                 )
             self.notes.append(
-                f"{channel.name}: standard {obsid} was on the other IFU, so this channel keeps the default response"
+                f"{channel.name}: standard {obsid} was on the other IFU, or its published magnitudes end before this channel, "
+                "which keeps the default response"
             )
             return {}
         pattern = f"response_{date}_{obsid:07d}_exp*_{channel.name}.fits"
