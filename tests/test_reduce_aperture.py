@@ -134,6 +134,22 @@ def test_sum_over_a_region_follows_refraction():
     assert abs(np.mean(away.flux)) < 4 * np.mean(away.error) / np.sqrt(NW)
 
 
+def test_a_cosmic_ray_in_a_galaxys_middle_is_no_absorption_line():
+    """The sum over a region knows no shape: the fibre's own light to either side stands for what is hidden."""
+    source = star(fwhm=2.0)
+    (value, variance, sky, good), shape = light(source)
+    region = Region((Shape("circle", (0.4, -0.3, 2.0)),), "")
+    area = cover(region, *PLACE)
+    clean = sum_over(area, value, variance, sky, good)
+    peak = int(np.argmax(shape.sum(axis=1)))
+    spoiled, hidden = value.copy(), good.copy()
+    spoiled[peak, 100:106], hidden[peak, 100:106] = 1e5, False
+    found = sum_over(area, spoiled, variance, sky, hidden)
+    assert np.abs((found.flux - clean.flux) / found.error)[100:106].max() < 3
+    assert np.mean(found.flux[100:106] / clean.flux[100:106]) == pytest.approx(1.0, abs=0.04)
+    assert (found.flux == clean.flux)[:100].all()
+
+
 def test_isophote_is_the_object_and_nothing_apart_from_it():
     at = np.hypot(POSITIONS[:, 0] + 2, 1.4 * POSITIONS[:, 1])
     value = (30 * np.exp(-0.5 * (at / 1.2) ** 2))[:, None] + np.random.default_rng(831).normal(0, 1, (NF, NW))

@@ -88,6 +88,37 @@ def test_masked_samples_leave_no_trace():
     assert (cube[25, 6:-6, 6:-6] != 0).mean() > 0.97
 
 
+def test_a_cosmic_ray_in_the_middle_of_a_star_is_no_absorption_line():
+    """Three samples of the brightest fibre: its own light to either side stands for them, not the neighbours'."""
+    values = star(0.5, -0.3, fwhm=1.2, path=STILL)
+    whole, _ = cube_of(values, path=STILL)
+    peak = int(np.argmax(values.sum(axis=1)))
+    good = GOOD.copy()
+    good[peak, 30:33] = False
+    spoiled = values.copy()
+    spoiled[peak, 30:33] = 1e3
+    cube, _ = cube_of(spoiled, good, path=STILL)
+    assert cube.sum(axis=(1, 2))[30:33] == pytest.approx(whole.sum(axis=(1, 2))[30:33], rel=1e-3)
+    errors = np.full(GOOD.shape, 1e-3)
+    _, error = build_cube([spoiled], good, POSITIONS, WAVE, STILL, REFERENCE, spaxel_grid(POSITIONS), [errors])
+    assert error[31].max() > 5 * error[40].max()  # a tenth of the light that was put there
+    good[peak, 20:40] = False  # too long to be known
+    cube, _ = cube_of(spoiled, good, path=STILL)
+    assert np.isfinite(cube).all()
+    assert cube.max() < 1.0
+
+
+def test_nothing_is_seen_beyond_the_lenslets():
+    """Refraction moves the field over the spaxels by an arcsecond: those that leave it are empty, not the last fibre's light."""
+    cube, grid = cube_of(np.full(GOOD.shape, 3.0))
+    x, y = np.meshgrid(grid.x, grid.y)
+    for k in (0, -1):
+        dx, dy = PATH.offset(WAVE[k], REFERENCE)
+        away = np.min(np.hypot(x[..., None] + dx - POSITIONS[:, 0], y[..., None] + dy - POSITIONS[:, 1]), axis=-1)
+        assert not cube[k][away > LENSLET_PITCH].any()
+        assert (cube[k][away < LENSLET_PITCH / 2] > 0).all()
+
+
 def test_wavelength_without_data_is_empty():
     good = GOOD.copy()
     good[:, 40] = False

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
+from .cube import bridged
 from .optimal import MIN_COUPLED, ExtractedSpectrum, coupled_variance
 from .refraction import Refraction
 from .skyregion import Region, Shape, parse_region
@@ -74,7 +75,8 @@ def sum_over(
 ) -> ExtractedSpectrum:
     """Sum of flux over an area, with its error.
 
-    Elements that are not good are made up for by the good ones: by the source's ``shape`` where it is known, else by area.
+    Elements that are not good are made up for by the good ones: by the source's ``shape`` where it is known, else by the fibre's
+    own light to either side in wavelength (`cube.bridged`), and where much is hidden by area.
     Errors of neighbouring wavelengths are not independent, and are not combined here.
 
     Parameters
@@ -88,6 +90,9 @@ def sum_over(
     shared : (nf, nw), optional, part of the 1-sigma error that all fibres have in common, see `optimal.extract_source`
     """
     usable = good & (variance > 0)
+    if shape is None:
+        (value, sky), (error,), usable = bridged((value, sky), (np.sqrt(np.where(usable, variance, 0.0)),), usable)
+        variance = error**2
     expected = area if shape is None else area * shape
     whole = expected.sum(axis=0)
     kept = (expected * usable).sum(axis=0)

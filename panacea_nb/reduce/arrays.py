@@ -28,6 +28,22 @@ def between(values: np.ndarray, good: np.ndarray) -> np.ndarray:
     return out
 
 
+def short_gaps(good: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Elements of rows (n, nx) that lie in gaps of at most ``most`` elements between good ones.
+
+    Returns
+    -------
+    row, column, before, after, share : (k,) of each such element, of the good ones to its sides, and how far it lies between them
+    """
+    n = good.shape[1]
+    x = np.arange(n)
+    before = np.maximum.accumulate(np.where(good, x, -1), axis=1)
+    after = np.minimum.accumulate(np.where(good, x, n)[:, ::-1], axis=1)[:, ::-1]
+    row, column = np.nonzero(~good & (before >= 0) & (after < n) & (after - before <= most + 1))
+    low, high = before[row, column], after[row, column]
+    return row, column, low, high, (column - low) / np.maximum(high - low, 1)
+
+
 def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """An image of means over blocks of pixels brought to ``shape`` by straight lines between the blocks' centres, float32."""
     out = np.asarray(small, np.float32)

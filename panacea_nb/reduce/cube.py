@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..instrument import LENSLET_PITCH
+from .arrays import short_gaps
 from .refraction import Refraction
 
 SPAXEL = 0.4  # arcsec
 KERNEL = 0.26  # arcsec, sigma: smooths about as much as a lenslet does
 MAX_STEP = 0.02  # arcsec of refraction within which one set of weights serves
+MIN_LIGHT = 0.3  # sum of the weights: beyond the lenslets' borders nothing was seen
+BRIDGED = 12  # samples; what a cosmic ray hides of a fibre
+BRIDGE_ERROR = 0.1  # of the light put there: lines may lie in the gap
 MIN_COVER = 0.15  # of the weights: less light on usable fibres leaves a spaxel empty
 
 
@@ -41,6 +45,37 @@ def _weights(grid: Grid, positions: np.ndarray, dx: float, dy: float) -> np.ndar
     return weight
 
 
+def bridged(
+    values: Sequence[np.ndarray], errors: Sequence[np.ndarray], good: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Short gaps of fibres along the spectrum closed by straight lines, with an error that says so.
+
+    Fibres beside would make up for a hidden one otherwise: beside the middle of a source they have less light, and a cosmic ray
+    would look like an absorption line.
+
+    Parameters
+    ----------
+    values, errors : (nf, nw) each; good : (nf, nw) bool
+
+    Returns
+    -------
+    values, errors, good : with the gaps closed
+    """
+    row, column, low, high, share = short_gaps(good, BRIDGED)
+    seen = good.sum(axis=0)
+    some = seen[column] > 0.5 * seen.max(initial=0)  # what no fibre shows stays unseen
+    row, column, low, high, share = (part[some] for part in (row, column, low, high, share))
+    filled = [value.copy() for value in values]
+    for value in filled:
+        value[row, column] = (1 - share) * value[row, low] + share * value[row, high]
+    spread = [error.copy() for error in errors]
+    for error, value in zip(spread, filled, strict=False):
+        error[row, column] = np.hypot(np.maximum(error[row, low], error[row, high]), BRIDGE_ERROR * value[row, column])
+    whole = good.copy()
+    whole[row, column] = True
+    return filled, spread, whole
+
+
 def build_cube(
     values: list[np.ndarray],
     good: np.ndarray,
@@ -57,6 +92,7 @@ def build_cube(
     wavelength, and multiplied by the spaxel's share of a lenslet's area.  Empty spaxels are 0.  Cubes of ``errors`` (nf, nw)
     come after those of ``values``: errors of single spaxels, whose neighbours share fibres, see `sum_error_factor`.
     """
+    values, errors, good = bridged(values, errors, good)
     share = SPAXEL**2 / LENSLET_PITCH**2
     dx, dy = refraction.offset(wave, wave_ref)
     path = np.concatenate([[0], np.cumsum(np.hypot(np.diff(dx), np.diff(dy)))])
@@ -73,7 +109,7 @@ def build_cube(
         weight = _weights(grid, positions, dx[m], dy[m]).astype(np.float32)
         full = weight.sum(axis=1, keepdims=True)
         cover = weight @ usable[:, a:b]
-        ok = (cover > MIN_COVER * full) & (full > 1e-3)
+        ok = (cover > MIN_COVER * full) & (full > MIN_LIGHT)
         safe = np.where(ok, cover, 1.0)
         sums = [weight @ data[:, a:b] for data in masked]
         sums += [unit * np.sqrt(weight**2 @ data[:, a:b]) for unit, data in zip(units, squares, strict=True)]
