@@ -176,6 +176,29 @@ def test_source_of_lines_alone():
     assert (source.x, source.y) == pytest.approx((-1.5, 0.9), abs=0.2)
 
 
+@pytest.mark.parametrize("width", [24, 30])
+def test_source_of_a_broad_line_alone(width):
+    """A quasar's line over many pixels: too little in ten of them, in the whole channel lost."""
+    rng = np.random.default_rng(152)
+    flux = np.zeros(NW)
+    flux[270 : 270 + width] = 45.0 / np.sqrt(width)
+    data, variance, sky, good, _ = field(rng, flux, -1.5, 0.9)
+    source, found = search(data, variance, sky, good, systematic=0.0)
+    assert source is not None
+    assert (source.x, source.y) == pytest.approx((-1.5, 0.9), abs=0.3)
+    assert found["line"] == pytest.approx(WAVE[270 + width // 2], abs=(width / 2 + 10) * (WAVE[1] - WAVE[0]))
+
+
+def test_uneven_fibres_under_a_sky_line_are_no_line_of_a_source():
+    """A bright sky line seen through levels off by 1 %, which the sky's own scatter tells."""
+    rng = np.random.default_rng(153)
+    data, variance, sky, good, _ = field(rng, 0.0)
+    sky = sky * (1 + 300 * (np.abs(np.arange(NW) - 205) < 4))
+    data = data + 0.01 * sky * rng.normal(size=(NF, 1))
+    assert search(data, variance, sky, good, systematic=0.01)[0] is None
+    assert search(data, variance, sky, good, systematic=0.001)[0] is not None
+
+
 def test_position_given_by_the_user_is_held():
     rng = np.random.default_rng(161)
     data, variance, sky, good, _ = field(rng, 12.0, 0.4, -0.7)

@@ -37,10 +37,12 @@ def chunk_means(
     wave: np.ndarray,
     n_chunks: int = N_CHUNKS,
     rows: np.ndarray | None = None,
+    often: int = N_CHUNKS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Weighted means of (nf, nw) data in wavelength bins.
 
-    ``flat`` and ``rows`` are errors that a fibre has in all bins together (`level_shapes`).
+    ``flat`` and ``rows`` are errors that a fibre has in all bins together (`level_shapes`); ``often`` is how many
+    bins are used together.
 
     One set of wavelength weights serves all fibres of a chunk (so that a source's spectrum does not change the weights from
     fibre to fibre); sky lines weigh little.
@@ -52,7 +54,7 @@ def chunk_means(
     """
     edges = np.linspace(0, wave.size, n_chunks + 1).astype(int)
     # An error of the flat is much the same in all chunks: it must not average down over them.
-    often = min(n_chunks, N_CHUNKS)
+    often = min(n_chunks, often)
     means, variances, centres, common = [], [], [], []
     usable = good & (variance > 0)
     typical = np.nanmedian(np.where(usable, variance, np.nan), axis=0)

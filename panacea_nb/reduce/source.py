@@ -11,13 +11,12 @@ from scipy.optimize import least_squares
 from ..decisions import Decision
 from ..instrument import LENSLET_PITCH
 from .chunks import SYSTEMATIC, chunk_means, level_shapes, whitening, with_levels
+from .detection import detection_map, line_search, significance
 from .psf import lenslet_fractions
 from .refraction import Refraction, path_decision
 from .sky import field_basis
-from .sourceprior import MOFFAT_BETA, PATH_CHANGES, SEEING_PRIOR, ShapePrior, SourcePrior
+from .sourceprior import PATH_CHANGES, ShapePrior, SourcePrior
 
-MAP_STEP = 0.3  # arcsec between the places of the detection map
-MAP_CHUNKS = 3  # bins that share the profiles of the detection map
 FWHM_LIMITS = (0.7, 5.0)
 BETA_LIMITS = (1.8, 8.0)
 DISK_FWHM_LIMITS = (0.9, 10.0)
@@ -28,8 +27,6 @@ WHOLE = 0.8  # of the light, that must fall on the field for a place to count
 MIN_PLACES = 30
 SKY_SHARE = 0.3  # of an object's mean light in the field, by which the sky under it may be off
 DETECTION = 5.0  # S/N of the matched filter over the whole channel
-SURE_DETECTION = 15.0  # beyond, nothing but light does it
-MAP_SCATTER = 1.15  # of a detection map in which nothing but noise and a faint source is
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
 MAX_SEEING = 2.9  # arcsec; a wider object is extended, unless the seeing is known to be that bad
@@ -92,48 +89,6 @@ class PointSource:
     def extended(self) -> bool:
         """Whether the fitted shape is no star's: wider than the seeing can be, or with the wings of a galaxy."""
         return self.disk or self.fwhm > self.widest or self.beta < MIN_BETA
-
-
-def detection_map(
-    positions: np.ndarray,
-    wave: np.ndarray,
-    means: np.ndarray,
-    variances: np.ndarray,
-    refraction: Refraction,
-    wave_ref: float,
-    fwhm: float = SEEING_PRIOR[0],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Matched filter over a grid of positions.
-
-    Returns
-    -------
-    x (nx,), y (ny,), snr (ny, nx) summed over chunks, by_chunk (n, ny, nx) S/N of each chunk
-    """
-    xs = np.arange(positions[:, 0].min() - 0.6, positions[:, 0].max() + 0.61, MAP_STEP)
-    ys = np.arange(positions[:, 1].min() - 0.6, positions[:, 1].max() + 0.61, MAP_STEP)
-    gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
-    dx, dy = refraction.offset(wave, wave_ref)
-    by_chunk = np.zeros((wave.size, gx.size))
-    for first in range(0, wave.size, MAP_CHUNKS):
-        # Refraction moves the source by a tenth of its width over a few chunks: they share one set of profiles.
-        block = slice(first, min(first + MAP_CHUNKS, wave.size))
-        at = gx + dx[block].mean(), gy + dy[block].mean()
-        p = lenslet_fractions(positions, *at, np.full(gx.size, fwhm), MOFFAT_BETA[0], 1)
-        w = 1.0 / variances[block]
-        norm = (p**2) @ w.T
-        by_chunk[block] = ((p @ (means[block] * w).T) / np.sqrt(np.maximum(norm, 1e-300))).T
-    # Chunks add up in inverse variance of the flux, with the S/N that a flat spectrum would have.
-    scale = np.array(
-        [
-            np.sqrt(np.median(1.0 / variances[k][np.isfinite(variances[k])]))
-            if np.isfinite(variances[k]).any()
-            else 0.0
-            for k in range(wave.size)
-        ]
-    )
-    snr = (by_chunk * scale[:, None]).sum(axis=0) / max(np.sqrt((scale**2).sum()), 1e-300)
-    shape = (ys.size, xs.size)
-    return xs, ys, snr.reshape(shape), by_chunk.reshape(-1, *shape)
 
 
 def _shapes(par, positions, wave, wave_ref, refraction, disk=False):
@@ -357,19 +312,6 @@ def _unexplained(means: np.ndarray, model: np.ndarray, variances: np.ndarray) ->
     return float(np.sqrt(max(beyond, 0.0) / max(np.sum(model[known] ** 2), 1e-300)))
 
 
-def significance(snr: np.ndarray) -> float:
-    """S/N of the best place of a map (ny, nx): of a weak one over the map's own scatter, where that is larger than the noise.
-
-    Errors of the fibres' levels that neighbours share (drifts of the electronics) make blobs in an empty field that the single
-    fibres' errors do not explain.
-    """
-    best = float(snr.max())
-    if best > SURE_DETECTION:
-        return best  # its own light is all over the map
-    middle = float(np.median(snr))
-    return (best - middle) / max(1.0, 1.4826 * float(np.median(np.abs(snr - middle))) / MAP_SCATTER)
-
-
 def find_source(
     positions: np.ndarray,
     wave: np.ndarray,
@@ -442,7 +384,7 @@ def find_source(
     if best < DETECTION:
         if not lines:
             return None, search
-        found = _line_search(positions, wave, value, variance, sky, good, usual, wave_ref, xs, ys)
+        found = line_search(positions, wave, value, variance, sky, good, usual, wave_ref, xs, ys, systematic)
         search["line_snr"] = found[0]
         search["best"] = max(best, found[0]) if found[0] >= LINE_DETECTION else best
         if found[0] < LINE_DETECTION:
@@ -456,32 +398,6 @@ def find_source(
     data = (positions, centres, means, noise, refraction, wave_ref)
     source = fit_point_source(*data, start=start, snr=best, common=common, **how)
     return source, search
-
-
-def _line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys):
-    """Best S/N in windows of some ten pixels: (snr, i, j, wave (1,), means (1, nf), variances (1, nf))."""
-    n = wave.size // 10
-    centres, means, variances, _ = chunk_means(value, variance, SYSTEMATIC * sky, good, wave, n)
-    # Continuum: what neighbouring windows hold.
-    from scipy.ndimage import median_filter
-
-    means = means - median_filter(means, size=(15, 1), mode="nearest")
-    gx, gy = (g.ravel() for g in np.meshgrid(xs[::1], ys[::1]))
-    best = (0.0, 0, 0, centres[:1], means[:1], variances[:1])
-    dx, dy = refraction.offset(centres, wave_ref)
-    step = 8
-    for first in range(0, n, step):
-        block = slice(first, min(n, first + step))
-        mid = (block.start + block.stop - 1) // 2
-        p = lenslet_fractions(positions, gx + dx[mid], gy + dy[mid], np.full(gx.size, SEEING_PRIOR[0]), MOFFAT_BETA[0], 1)
-        w = np.where(np.isfinite(variances[block]), 1.0 / variances[block], 0.0)
-        snr = (p @ (means[block] * w).T) / np.sqrt(np.maximum((p**2) @ w.T, 1e-300))
-        g, k = np.unravel_index(np.argmax(snr), snr.shape)
-        if snr[g, k] > best[0]:
-            j, i = np.unravel_index(g, (ys.size, xs.size))
-            at = first + k
-            best = (float(snr[g, k]), int(i), int(j), centres[at : at + 1], means[at : at + 1], variances[at : at + 1])
-    return best
 
 
 def source_shapes(

@@ -1,0 +1,114 @@
+"""Where in the field a source may be: a matched filter over all places, over the whole channel and in narrow windows."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import median_filter
+
+from .chunks import chunk_means
+from .psf import lenslet_fractions
+from .refraction import Refraction
+from .sourceprior import MOFFAT_BETA, SEEING_PRIOR
+
+MAP_STEP = 0.3  # arcsec between the places of the detection map
+MAP_CHUNKS = 3  # bins that share the profiles of the detection map
+SURE_DETECTION = 15.0  # beyond, nothing but light does it
+MAP_SCATTER = 1.15  # of a detection map in which nothing but noise and a faint source is
+LINE_WIDTHS = (10, 20, 40, 80)  # samples: from lines as sharp as the instrument makes them to those of quasars
+LINE_BESIDE = 15  # windows, whose median is the continuum under the middle one
+
+
+def detection_map(
+    positions: np.ndarray,
+    wave: np.ndarray,
+    means: np.ndarray,
+    variances: np.ndarray,
+    refraction: Refraction,
+    wave_ref: float,
+    fwhm: float = SEEING_PRIOR[0],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Matched filter over a grid of positions.
+
+    Returns
+    -------
+    x (nx,), y (ny,), snr (ny, nx) summed over chunks, by_chunk (n, ny, nx) S/N of each chunk
+    """
+    xs = np.arange(positions[:, 0].min() - 0.6, positions[:, 0].max() + 0.61, MAP_STEP)
+    ys = np.arange(positions[:, 1].min() - 0.6, positions[:, 1].max() + 0.61, MAP_STEP)
+    gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
+    dx, dy = refraction.offset(wave, wave_ref)
+    by_chunk = np.zeros((wave.size, gx.size))
+    for first in range(0, wave.size, MAP_CHUNKS):
+        # Refraction moves the source by a tenth of its width over a few chunks: they share one set of profiles.
+        block = slice(first, min(first + MAP_CHUNKS, wave.size))
+        at = gx + dx[block].mean(), gy + dy[block].mean()
+        p = lenslet_fractions(positions, *at, np.full(gx.size, fwhm), MOFFAT_BETA[0], 1)
+        w = 1.0 / variances[block]
+        norm = (p**2) @ w.T
+        by_chunk[block] = ((p @ (means[block] * w).T) / np.sqrt(np.maximum(norm, 1e-300))).T
+    # Chunks add up in inverse variance of the flux, with the S/N that a flat spectrum would have.
+    scale = np.array(
+        [
+            np.sqrt(np.median(1.0 / variances[k][np.isfinite(variances[k])]))
+            if np.isfinite(variances[k]).any()
+            else 0.0
+            for k in range(wave.size)
+        ]
+    )
+    snr = (by_chunk * scale[:, None]).sum(axis=0) / max(np.sqrt((scale**2).sum()), 1e-300)
+    shape = (ys.size, xs.size)
+    return xs, ys, snr.reshape(shape), by_chunk.reshape(-1, *shape)
+
+
+def significance(snr: np.ndarray) -> float:
+    """S/N of the best place of a map (ny, nx): of a weak one over the map's own scatter, where that is larger than the noise.
+
+    Errors of the fibres' levels that neighbours share (drifts of the electronics) make blobs in an empty field that the single
+    fibres' errors do not explain.
+    """
+    best = float(snr.max())
+    if best > SURE_DETECTION:
+        return best  # its own light is all over the map
+    middle = float(np.median(snr))
+    return (best - middle) / max(1.0, 1.4826 * float(np.median(np.abs(snr - middle))) / MAP_SCATTER)
+
+
+def line_search(positions, wave, value, variance, sky, good, refraction, wave_ref, xs, ys, systematic):
+    """The best place for a source that shows a line alone, over windows of `LINE_WIDTHS`, half overlapping.
+
+    Parameters
+    ----------
+    xs (nx,), ys (ny,) : places of the map [arcsec]; systematic : see `chunks.level_shapes`; the others as in `source.find_source`
+
+    Returns
+    -------
+    snr, i, j : of the best place xs[i], ys[j]
+    wave (1,), means (1, nf), variances (1, nf) : of its window, above the windows beside
+    """
+    gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
+    nothing = np.zeros((1, positions.shape[0]))
+    best = (0.0, 0, 0, wave[:1], nothing, nothing)
+    for width, begin in ((w, b) for w in LINE_WIDTHS for b in (0, w // 2)):
+        n = (wave.size - begin) // width
+        if n < LINE_BESIDE:
+            continue
+        some = slice(begin, begin + n * width)
+        samples = (value[:, some], variance[:, some], systematic * sky[:, some], good[:, some], wave[some])
+        centres, means, variances, _ = chunk_means(*samples, n, often=1)
+        # Continuum: what neighbouring windows hold.
+        means = means - median_filter(means, size=(LINE_BESIDE, 1), mode="nearest")
+        dx, dy = refraction.offset(centres, wave_ref)
+        step = max(1, 80 // width)
+        for first in range(0, n, step):
+            block = slice(first, min(n, first + step))
+            mid = (block.start + block.stop - 1) // 2
+            at = gx + dx[mid], gy + dy[mid]
+            p = lenslet_fractions(positions, *at, np.full(gx.size, SEEING_PRIOR[0]), MOFFAT_BETA[0], 1)
+            w = np.where(np.isfinite(variances[block]), 1.0 / variances[block], 0.0)
+            snr = (p @ (means[block] * w).T) / np.sqrt(np.maximum((p**2) @ w.T, 1e-300))
+            g, k = np.unravel_index(np.argmax(snr), snr.shape)
+            if snr[g, k] > best[0]:
+                j, i = np.unravel_index(g, (ys.size, xs.size))
+                one = slice(first + k, first + k + 1)
+                best = (float(snr[g, k]), int(i), int(j), centres[one], means[one], variances[one])
+    return best
