@@ -13,7 +13,7 @@ from product_factory import products
 
 from panacea_nb.instrument import channel, find_standard
 from panacea_nb.products import nightly, session, standard
-from panacea_nb.products.calibration import bundle_response
+from panacea_nb.products.calibration import bundle_response, extinction_between
 from panacea_nb.products.layout import Layout
 from panacea_nb.products.science import spectrum_file
 from panacea_nb.products.write import write_fits
@@ -129,6 +129,18 @@ def star_task(tmp_path):
     return task, made
 
 
+def test_a_response_is_brought_to_the_airmass_of_the_target():
+    """A star that a tenth of an airmass more makes fainter by a tenth of the extinction [mag] keeps its flux."""
+    wave = np.array([3700.0, 5500.0, 8000.0])
+    loss = 10 ** (-0.4 * np.array([0.486, 0.15, 0.052]) * 0.1)  # Kitt Peak's mean extinction
+    factor, said = extinction_between(wave, 1.30, 1.20)
+    assert factor * loss == pytest.approx(1.0, abs=1e-4)
+    assert "1.200 to 1.300" in said
+    factor, said = extinction_between(wave, 1.2208, 1.2207746)
+    assert (factor == 1).all()
+    assert said == ""
+
+
 def test_response_of_a_standard_star(star_task):
     task, made = star_task
     star, hdus = standard.read(task)
@@ -137,7 +149,9 @@ def test_response_of_a_standard_star(star_task):
     assert np.median(result.ratio) == pytest.approx(1.1, rel=1e-3)
     path = task.layout.response(4, 1, "orange")
     task.save(path, standard.response_file(task, star, result, air, 1.22))
-    assert np.allclose(bundle_response(path), result.response, rtol=1e-12, atol=0)
+    response, there = bundle_response(path)
+    assert np.allclose(response, result.response, rtol=1e-12, atol=0)
+    assert there == 1.22
     with fits.open(path) as found:
         found.verify("exception")
         header = found[0].header

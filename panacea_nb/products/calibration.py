@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import raw
 from ..decisions import Decision
-from ..instrument import DEFAULT_AREA, N_COLUMNS, ZENITH_DISTANCE, mean_telluric
+from ..instrument import DEFAULT_AREA, N_COLUMNS, ZENITH_DISTANCE, extinction, mean_telluric
 from ..instrument import channel as find_channel
 from ..reduce.bias import MasterBias, MasterDark
 from ..reduce.calibrated import FluxOptions
@@ -23,6 +23,7 @@ from .checked import open_checked
 from .layout import locate
 from .session import MissingInputError, Task
 
+SAME_AIRMASS = 0.002  # airmasses closer than that change no flux by a per mille
 HET_AIRMASS = 1.0 / float(np.cos(np.deg2rad(ZENITH_DISTANCE)))
 
 
@@ -195,16 +196,11 @@ def flux_scale(task: Task, exposure: raw.Exposure, baseraw: str, cal: ScienceCal
     response = np.interp(channel.wave_grid(), *channel.response())
     if options.standard_obsid is not None:
         path = standard_response_path(task, options)
-        response = bundle_response(task.input(path))
-        task.record(
-            [
-                Decision(
-                    "STDRESP",
-                    f"response of the standard in {task.layout.relative(path)} used instead of the default",
-                    "info",
-                )
-            ]
-        )
+        response, there = bundle_response(task.input(path))
+        more, said = extinction_between(channel.wave_grid(), airmass(exposure), there)
+        response = response * more
+        text = f"response of the standard in {task.layout.relative(path)} used instead of the default{said}"
+        task.record([Decision("STDRESP", text, "info")])
     else:
         task.record([Decision("DEFRESP", "default response curve used", "info")])
     return FluxScale(float(exptime), float(area), float(transparency), cal.profile_scale), guide, response
@@ -249,7 +245,16 @@ def standard_response_path(task: Task, options: FluxOptions):
     return found[0] if found else layout.response(options.standard_obsid, 1, task.channel)
 
 
-def bundle_response(path) -> np.ndarray:
-    """Response (n_wave,) of a response file."""
+def bundle_response(path) -> tuple[np.ndarray, float]:
+    """Response (n_wave,) of a response file, and the airmass at which it holds."""
     with open_checked(path) as hdus:
-        return np.asarray(hdus[0].data[1], float)
+        there = hdus["telluric"].header["AIRMASS"] if "telluric" in hdus else HET_AIRMASS
+        return np.asarray(hdus[0].data[1], float), float(there)
+
+
+def extinction_between(wave: np.ndarray, here: float, there: float) -> tuple[np.ndarray, str]:
+    """Factor (n,) of a response that a standard gave at airmass ``there``, for a target at ``here``, and what is said of it."""
+    if abs(here - there) < SAME_AIRMASS:
+        return np.ones(wave.size), ""
+    factor = 10 ** (0.4 * extinction(wave) * (here - there))
+    return factor, f", corrected by mean extinction from airmass {there:.3f} to {here:.3f}"
