@@ -54,6 +54,9 @@ def test_the_guide_cameras_give_the_width_of_faint_stars():
     prior, _ = guided_prior(SourcePrior(), 2.5, 4150.0, stars)  # the second is no star
     assert prior.point.fwhm == pytest.approx((1.2 * fwhm, 0.12 * fwhm))
     assert guided_prior(SourcePrior(), None, 4150.0) == (SourcePrior(), [])
+    prior, decisions = guided_prior(SourcePrior(), 2.5, 4150.0, [(0.8, source(wave=4150.0, fwhm=1.6))])
+    assert prior == SourcePrior()  # cameras that are off by a factor of two say nothing
+    assert [(d.code, d.severity) for d in decisions] == [("PSFGUIDER", "warn")]
 
 
 @pytest.mark.parametrize(("seeing", "extended"), [(None, True), (3.2, False)])

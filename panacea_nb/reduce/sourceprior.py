@@ -25,6 +25,7 @@ BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
 GUIDE_WAVE = 5500.0  # A, about where the guide cameras see
 GUIDE_FWHM = 0.2  # relative, by which a point's image in the spectrograph may differ from the guide cameras'
+GUIDE_RATIO = (0.6, 1.7)  # of a standard's width to theirs: beyond, they saw something else
 GUIDE_CHANGES = 0.1  # the same where the night's standards show how the two compare
 OVAL = 0.05  # prior width of the shear of a star's image, which guiding and optics make oval
 ELLIPTICITY = 0.3  # the same of extended objects
@@ -142,7 +143,11 @@ def guided_prior(
     fwhm, error = seeing * (wave / GUIDE_WAVE) ** q, GUIDE_FWHM
     ratios = [star.fwhm / (at * (star.wave_ref / GUIDE_WAVE) ** q) for at, star in standards if not star.extended]
     if ratios:
-        fwhm, error = fwhm * float(np.median(ratios)), GUIDE_CHANGES
+        ratio = float(np.median(ratios))
+        if not GUIDE_RATIO[0] < ratio < GUIDE_RATIO[1]:
+            text = f"the guide cameras' seeing is not used: a standard of the night was {ratio:.2f} times as wide as they saw it"
+            return prior, [Decision("PSFGUIDER", text, "warn")]
+        fwhm, error = fwhm * ratio, GUIDE_CHANGES
     shape = replace(prior.point, fwhm=(float(fwhm), float(error * fwhm)))
     text = f"FWHM {fwhm:.2f} +- {error * fwhm:.2f} arcsec expected from the guide cameras' {seeing:.2f}"
     text += f", as {len(ratios)} standard(s) of the night compare with them" if ratios else ""
