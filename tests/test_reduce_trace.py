@@ -146,7 +146,7 @@ def test_steep_traces_are_measured_where_they_lie():
     state = module._State(fiber_model(trace), np.ones(30), np.zeros(30))
     for stride in (4, 1):
         clean = module._thinned(image, read_noise(image), nothing(image), stride)
-        state = module._improve(state, *clean, stride, 9, np.zeros(30, bool))
+        state = module._improve(state, *clean, stride, 9, np.zeros(30, bool), trace[:, nx // 2])
         assert np.abs(state.model.trace - trace).max() < 0.005
 
 
@@ -178,13 +178,34 @@ def test_polynomials_through_centres_with_gaps_and_outliers():
     centres[12] = np.nan
     dead = np.zeros(nf, bool)
     dead[12] = True
-    fitted, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, dead)
+    reference = 7.0 * np.arange(nf)
+    fitted, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, dead, reference)
     assert fitted.shape == (nf, nx)
     z = 2 * np.arange(nx) / (nx - 1) - 1
     full = 7.0 * np.arange(nf)[:, None] + 2 * z**2 - z**3 + 0.1 * z**5
     inner = slice(12, -12)
     assert np.abs(fitted - full)[:, inner].max() < 0.02
     assert residual[~dead] == pytest.approx(0.01, rel=0.5)
+
+
+def test_dark_fibres_keep_their_distance():
+    """At the end of the slit and beside a gap: half-way between the next lit ones is not where they lie."""
+    reference = 7.0 * np.arange(12) + np.repeat([0.0, 20.0], 6)
+    columns = np.arange(12, 960, 24.0)
+    centres = np.repeat((reference + 1.5)[:, None], columns.size, axis=1)
+    dead = np.isin(np.arange(12), (0, 5, 6, 11))
+    centres[dead] = np.nan
+    fitted, _ = fit_traces(columns, centres, np.isfinite(centres).astype(float), 960, dead, reference)
+    assert fitted == pytest.approx(np.repeat((reference + 1.5)[:, None], 960, axis=1), abs=1e-6)
+
+
+def test_many_dead_fibres_side_by_side_are_found():
+    """Among eight dead ones, and among five at the end, the neighbours are as dark."""
+    amplitude = np.full((60, 40), 1000.0)
+    dead = np.isin(np.arange(60), (0, 1, 2, 3, 4, *range(30, 38)))
+    amplitude[dead] = 3.0
+    assert (find_dead(amplitude, np.zeros(60, bool)) == dead).all()
+    assert (find_dead(amplitude, dead) == dead).all()
 
 
 def test_gap_pixels_are_out_of_every_fibres_reach():

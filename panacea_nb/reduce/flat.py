@@ -20,6 +20,8 @@ PIXEL_SCATTER = 0.015  # prior of the pixel-to-pixel response
 SMOOTH_COLUMNS = (
     20.0  # px along dispersion; slower structure belongs to the throughput or to the profile, not to pixels
 )
+STIFFNESS = 1e-4  # of a row's mean weight per spline: decides only where there is next to none
+FAINT = 1e-4  # of the median light: less tells nothing of a throughput
 BACKGROUND_ERROR = 0.2  # of the scattered light, that its model may be wrong by
 LEAST_SMOOTH = 0.2  # of the expected light, that the running mean of a row is taken to be at least
 PLAUSIBLE_PIXEL = (0.6, 1.4)  # response outside is a defect, not a flat
@@ -66,14 +68,20 @@ def smooth_design(n: int, intervals: int) -> np.ndarray:
 
 
 def smooth_rows(values: np.ndarray, weight: np.ndarray, design: np.ndarray) -> np.ndarray:
-    """Weighted least-squares fit of each row of ``values`` (nf, nx) with the columns of ``design`` (nx, m)."""
+    """Weighted least-squares fit of each row of ``values`` (nf, nx) with the splines of ``design`` (nx, m).
+
+    Where a row has no weight over several knots it goes on straight, and towards its mean.
+    """
     m = design.shape[1]
     products = (design[:, :, None] * design[:, None, :]).reshape(design.shape[0], m * m)
     normal = (weight @ products).reshape(-1, m, m)
-    rhs = (weight * values) @ design
-    ridge = 1e-8 * np.einsum("fii->f", normal) / m + 1e-30
-    coef = np.linalg.solve(normal + ridge[:, None, None] * np.eye(m), rhs[..., None])[..., 0]
-    return coef @ design.T
+    total = weight.sum(axis=1, keepdims=True)
+    mean = np.divide((weight * values).sum(axis=1, keepdims=True), total, out=np.zeros(total.shape), where=total > 0)
+    rhs = (weight * np.where(weight > 0, values - mean, 0.0)) @ design
+    bend = np.diff(np.eye(m), 2, axis=0)
+    stiff = STIFFNESS * (np.einsum("fii->f", normal) / m + 1e-30)
+    normal += stiff[:, None, None] * (bend.T @ bend + 1e-4 * np.eye(m))
+    return mean + np.linalg.solve(normal, rhs[..., None])[..., 0] @ design.T
 
 
 def knot_step(wavelength: np.ndarray, pixels: float = KNOT_PIXELS) -> float:
@@ -122,9 +130,10 @@ def measure_throughput(
         weight = np.where(use, 1.0 / (variance + floor + 1e-12), 0.0)
         spectrum = fit_common(wavelength, amplitude, weight, step=step, factor=factor, extra=extra, limits=limits)
         model = spectrum(wavelength, extra) * dispersion
-        positive = np.maximum(model, 0.02 * np.median(model[alive]))
+        least = FAINT * np.median(model[alive])
+        positive = np.maximum(model, least)
         ratio = amplitude / positive
-        w = np.where(use & (model > 0.02 * np.median(model[alive])), positive**2 / (variance + floor + 1e-12), 0.0)
+        w = np.where(use & (model > least), positive**2 / (variance + floor + 1e-12), 0.0)
         rest = np.abs(ratio - relative) * np.sqrt(w)
         if turn:
             w = np.where(rest > 5, 0.0, w)

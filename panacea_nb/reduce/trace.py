@@ -19,6 +19,7 @@ from .shiftkernels import SHARING, TERMS, profile_moments
 SPAN = 24  # columns per block in which a fibre's position is measured
 TRACE_DEGREE = 5  # Legendre degree of a trace; leaves .002 px on real curvature
 PROFILE_DEGREE = 2  # total degree over the detector of each profile coefficient
+LEAST_AROUND = 0.3  # of the median fibre's light, that the neighbours of any fibre should have
 DEAD_SHARE = 0.15  # a fibre with less than this share of its neighbours' light is dead
 PROFILE_BLOCK = 16  # columns that share one profile
 STRIDE = 4  # columns skipped in the early rounds
@@ -166,9 +167,21 @@ def _refine(profile: np.ndarray, guess: np.ndarray, reach: float) -> np.ndarray:
 
 
 def fit_traces(
-    columns: np.ndarray, centres: np.ndarray, weight: np.ndarray, nx: int, dead: np.ndarray, degree: int = TRACE_DEGREE
+    columns: np.ndarray,
+    centres: np.ndarray,
+    weight: np.ndarray,
+    nx: int,
+    dead: np.ndarray,
+    reference: np.ndarray,
+    degree: int = TRACE_DEGREE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Legendre polynomial of each fibre's centres; fibres with too few take the shape of their neighbours.
+
+    Parameters
+    ----------
+    columns : (n,); centres, weight : (nf, n); dead : (nf,) bool
+    reference : (nf,) rows at mid-chip: how far a dark fibre lies from the next lit ones; beside gaps and at the ends of the slit no
+        interpolation tells
 
     Returns
     -------
@@ -196,8 +209,10 @@ def fit_traces(
         good = np.where(some[:, None], usable & (np.abs(rest) < 4 * spread[:, None]), good)
     known = np.isfinite(coefs[:, 0]) & ~dead
     index = np.arange(nf)
+    coefs[:, 0] -= reference
     for k in range(degree + 1):
         coefs[~known, k] = np.interp(index[~known], index[known], coefs[known, k])
+    coefs[:, 0] += reference
     return coefs @ full.T, residual
 
 
@@ -331,7 +346,8 @@ def find_dead(amplitude: np.ndarray, expected_dead: np.ndarray) -> np.ndarray:
     """Fibres with almost no light against their neighbours; those said to be dead are dead only if they are dark."""
     level = np.median(amplitude, axis=1)
     around = median_filter(np.where(expected_dead, np.nan_to_num(np.median(level)), level), 15, mode="mirror")
-    return level < DEAD_SHARE * around
+    # Among many dead fibres the neighbours are dark as well.
+    return level < DEAD_SHARE * np.maximum(around, LEAST_AROUND * np.median(level[~expected_dead]))
 
 
 def trace_fibers(
@@ -366,7 +382,7 @@ def trace_fibers(
     seen = np.isfinite(centres).mean(axis=1) > 0.5
     if (~seen & ~expected_dead).sum() > nf // 5:
         raise TraceError(f"only {int(seen.sum())} of {nf} fibres were found: {_OTHER_FLATS}")
-    trace, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, expected_dead | ~seen)
+    trace, residual = fit_traces(columns, centres, np.isfinite(centres).astype(float), nx, expected_dead | ~seen, reference)
     # A dead fibre may still pass a little light: all take part until their light has been measured.
     state = _State(
         FiberModel(trace, gaussian_coef(nf, nx, 4.0), PROFILE_BLOCK, np.ones(nf, bool)), np.ones(nf), residual
@@ -377,7 +393,7 @@ def trace_fibers(
         last = turn == rounds - 1
         stride = 1 if last else STRIDE
         clean = _thinned((image - background).astype(np.float32), noise, bad, stride)
-        state = _improve(state, *clean, stride, 24 if last else 9, dead)
+        state = _improve(state, *clean, stride, 24 if last else 9, dead, reference)
         if turn in (0, rounds - 3):
             # Light under the fibres looks like wide profiles: it has to go early.
             result = extract(
@@ -420,7 +436,14 @@ def _thinned(
 
 
 def _improve(
-    state: _State, image: np.ndarray, noise: np.ndarray, bad: np.ndarray, stride: int, step: int, dead: np.ndarray
+    state: _State,
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    stride: int,
+    step: int,
+    dead: np.ndarray,
+    reference: np.ndarray,
 ) -> _State:
     """One round on a frame without scattered light, given by every ``stride``-th column: profile, then traces and widths.
 
@@ -440,7 +463,7 @@ def _improve(
     shift, w_shift, widening, w_width = trace_offsets(image, noise, bad, model, result, span)
     middle = np.minimum((np.arange(shift.shape[1]) * span + (span - 1) / 2) * stride, nx - 1)
     at = np.clip(middle.round().astype(int), 0, nx - 1)
-    trace, residual = fit_traces(at, state.model.trace[:, at] + np.clip(shift, -0.6, 0.6), w_shift, nx, dead)
+    trace, residual = fit_traces(at, state.model.trace[:, at] + np.clip(shift, -0.6, 0.6), w_shift, nx, dead, reference)
     change = np.average(widening, axis=1, weights=w_width + 1e-12)
     change -= np.median(change[~dead])
     widths = np.where(dead, 1.0, np.clip(state.widths * (1 + np.clip(change, -0.05, 0.05)), 0.85, 1.15))
