@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from reduce_factory import lines_on_continuum, robust, wavelengths
 
-from panacea_nb.instrument import channel
+from panacea_nb.instrument import channel, mean_telluric
 from panacea_nb.reduce.psf import lenslet_fractions
 from panacea_nb.reduce.sky import (
     SkyError,
@@ -19,6 +20,7 @@ from panacea_nb.reduce.sky import (
     fit_sky,
     level_scatter,
 )
+from panacea_nb.reduce.spline import fit_common
 from panacea_nb.reduce.wavezero import corrected_wavelength, zero_from_lines, zero_from_template
 
 POSITIONS = channel("orange").fiber_positions()
@@ -372,6 +374,30 @@ def test_error_of_the_zero_point():
     error = np.mean([z.error for z in found])
     assert np.abs(np.array([z.shift for z in found]) - 0.1).max() < 4 * error
     assert error < 0.05
+
+
+@pytest.mark.parametrize(("name", "wing", "peak", "sure"), [("red", 1000.0, 20.0, True), ("farred", 1000.0, 5.0, False)])
+def test_absorption_by_the_air_in_a_stars_wings_is_no_shift(name, wing, peak, sure):
+    """Lines on the wings of a bright star, with bands of water and oxygen between them; where these win, the zero is not sure."""
+    facts = channel(name)
+    step = (facts.wave_max - facts.wave_min) / 2064
+    wave = wavelengths(40, 2064, facts.wave_min, 0.98 * step, 4.0)
+    lines = facts.sky_lines()
+    lines = lines[(lines > facts.wave_min + 20) & (lines < facts.wave_max - 20)]
+    flux = np.random.default_rng(1).lognormal(0, 1, lines.size)
+    rng = np.random.default_rng(2)
+    light = 3.0 + wing * mean_telluric(wave - 0.2 * step)
+    for line, one in zip(lines, flux, strict=True):
+        light = light + peak * one * np.exp(-0.5 * ((wave - line - 0.2 * step) / (1.9 * step)) ** 2)
+    variance = light + 40
+    data = (light + np.sqrt(variance) * rng.normal(size=light.shape)) / step
+    spectrum = fit_common(wave, data, step**2 / variance, step=step, factor=1.0, extra=0.0)
+    zero = zero_from_lines(SimpleNamespace(spectrum=spectrum, wavelength=wave), lines, 1.9 * step)
+    assert zero.used == sure
+    if sure:
+        assert zero.shift == pytest.approx(0.2 * step, abs=0.04 * step)
+    else:
+        assert zero.error > 0.06 * step
 
 
 def test_no_line_means_no_zero():

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from ..instrument import mean_telluric
 from .flat import KNOT_PIXELS, smooth_design
 from .sky import SkyModel
 
 ZERO_ROUNDS = 10
 UNLISTED_ROUNDS = (2, 4, 6)  # of the fit, after which lines that the list lacks are looked for
 UNLISTED_SIGMA = 6.0  # significance of such a line
+GROUPS = 4  # of lines, that are asked for the shift one by one
 SLOPE_PRIOR = 0.03  # px per half range, of the shift along a channel
 WIDTH_PRIOR = 0.1  # relative, of the lines' widths against those of the arcs
 
@@ -45,9 +47,9 @@ def zero_from_lines(
     """Wavelength zero of the sky model from a list of sky-line wavelengths.
 
     All listed lines are fitted together with one shift, its slope along the channel where enough lines carry it, and a common
-    change of their widths, on a continuum of splines.  Lines that the list lacks would pull the listed ones beside them: they are
-    found in what the fit leaves and get an amplitude of their own, but no say in the shift.  Pixels that nothing explains
-    lose their weight.
+    change of their widths, on a continuum of splines in which the air may absorb.  Lines that the list lacks would pull the listed
+    ones beside them: they are found in what the fit leaves and get an amplitude of their own, but no say in the shift.  Pixels that
+    nothing explains lose their weight.
 
     Parameters
     ----------
@@ -74,6 +76,10 @@ def zero_from_lines(
     with_slope = n >= 8
     terms = [np.ones_like(z), z] if with_slope else [np.ones_like(z)]
     continuum = smooth_design(grid.size, max(6, int((high - low) / 60))).T
+    # Light of stars and the moon comes through the air: beside lines, its absorption would look like a shift of these.
+    absorbed = 1.0 - mean_telluric(grid)
+    if (absorbed > 0).any():
+        continuum = np.concatenate([continuum, smooth_design(grid.size, 1).T * absorbed])
     first = continuum.T @ np.linalg.lstsq(continuum.T, value, rcond=None)[0]
     flux = np.maximum(np.interp(inside, grid, value - first), 0)
     moved, wider = np.zeros(2), np.zeros(2)
@@ -114,6 +120,8 @@ def zero_from_lines(
         spread = 1.4826 * float(np.median(np.abs(rest))) + 1e-9
         weight = 1.0 / variance / np.maximum(1.0, np.abs(rest) / (3 * spread)) ** 2
         error = float(np.sqrt(np.linalg.pinv(system, rcond=1e-9)[at, at])) / scale[at] * max(1.0, spread) * np.sqrt(2)
+        if turn == ZERO_ROUNDS - 1 and n >= GROUPS * GROUPS:
+            error = max(error, _disagreement(columns, at, flux[:n, None] * shapes[:n] * u[:n] / sigma, weight, value))
         if turn in UNLISTED_ROUNDS:
             found = _unlisted_lines(rest, spread, grid, where, float(sigma.mean()))
             unlisted, flux = np.concatenate([unlisted, found]), np.concatenate([flux, np.zeros(found.size)])
@@ -121,6 +129,25 @@ def zero_from_lines(
     return WavelengthZero(
         float(moved[0]), float(moved[1]) if with_slope else 0.0, error, used, int(n), grid, value, model
     )
+
+
+def _disagreement(columns: np.ndarray, at: int, slopes: np.ndarray, weight: np.ndarray, value: np.ndarray) -> float:
+    """Error [A] of a shift from how much groups of lines disagree about it: every fourth line, beginning with the first four.
+
+    What is no line but looks like one (absorption in the continuum, lines that the list lacks) moves single lines much, and is in
+    no error that follows from noise.
+
+    Parameters
+    ----------
+    columns : (m, n_grid) of the fit, in which the shift stands at ``at``; slopes : (n_lines, n_grid), each line's part of it
+    """
+    groups = np.stack([slopes[k::GROUPS].sum(axis=0) for k in range(GROUPS)])
+    split = np.concatenate([columns[:at], groups, columns[at + 1 :]])
+    weighted = split * weight
+    normal = weighted @ split.T
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+    found = np.linalg.lstsq(normal / np.outer(scale, scale), weighted @ value / scale, rcond=1e-9)[0] / scale
+    return float(np.std(found[at : at + GROUPS], ddof=1) / np.sqrt(GROUPS))
 
 
 def relative_response(wave: np.ndarray, response: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
