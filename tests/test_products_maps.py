@@ -170,6 +170,18 @@ def test_flats_neither_faint_nor_saturated():
     assert [(d.code, d.text[0]) for d in decisions] == [("FAINTFLAT", "b"), ("SATFLAT", "c"), ("SATFLAT", "d")]
     with pytest.raises(frames.NoUsableFrameError, match="--use_flat"):
         frames.exposed_flats(images[1:2], [label("b")])
+    keep, decisions = frames.exposed_flats(images[1:2], [label("b")], needed=False)
+    assert (keep, [d.code for d in decisions]) == ([], ["FAINTFLAT"])
+    assert frames.exposed_flats([], [], needed=False) == ([], [])
+
+
+def test_darks_of_comparable_times(monkeypatch):
+    monkeypatch.setattr(frames, "dark_time", lambda exposure: exposure.time)
+    darks = [SimpleNamespace(label=f"{t} s", time=float(t)) for t in (600, 1, 0, 900, 500)]
+    kept, why = frames.long_darks(darks)
+    assert [e.time for e in kept] == [600, 900, 500]
+    assert [d.text.split(" left")[0] for d in why] == ["1 s", "0 s"]
+    assert frames.long_darks([]) == ([], [])
 
 
 def test_arcs_that_are_not_saturated():
@@ -266,6 +278,10 @@ def test_when_no_exposure_can_be_used_all_reasons_are_told(monkeypatch):
     with pytest.raises(frames.NoUsableFrameError, match=told):
         frames.load_usable(broken, "uv")
     assert frames.load_usable([], "uv") == ([], [], [])
+    monkeypatch.setattr(frames, "load_image", lambda exposure, channel: refuse(exposure, channel))
+    images, _, decisions = frames.load_usable(broken, "uv", needed=False)
+    assert images == []
+    assert [d.code for d in decisions] == ["LEFTOUT", "LEFTOUT"]
 
 
 def test_what_headers_lack_is_told_once_and_with_the_exposures_that_lack_it(monkeypatch):

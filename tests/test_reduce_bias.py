@@ -204,6 +204,21 @@ def test_level_of_a_uniform_dark_is_unbiased_for_any_number_of_frames(master, tr
     assert dark.hot.sum() <= (3 if n > 1 else 0)
 
 
+@pytest.mark.parametrize("levels", [(150.0, 30000.0), (150.0, 150.0, 30000.0)])
+def test_faint_frames_do_not_spoil_a_bright_one(levels):
+    """In the wings of profiles, a fiftieth of the light, the mean is as good as the bright frame, without its cosmic ray."""
+    rng = np.random.default_rng(31)
+    shape = np.where(np.arange(200)[:, None] % 10 < 6, 1.0, 0.02) * np.ones((200, 300))
+    frames = [rng.poisson(level * shape) + 3.0 * rng.normal(size=shape.shape) for level in levels]
+    frames[-1][15, 20] += 20000
+    mean = average_images(frames, gain_noise=3.0) / np.mean(levels)
+    wings = shape < 1
+    wings[15, 20] = False
+    ideal = np.sqrt(0.02 * 30000 + 9.0) / (0.02 * 30000)
+    assert np.std(mean[wings] / 0.02) < 1.15 * ideal
+    assert mean[wings].mean() / 0.02 == pytest.approx(1.0, abs=0.01)
+
+
 def test_no_dark_means_no_correction(master, truth):
     dark = master_dark([], [], master)
     assert dark.exposure == 0

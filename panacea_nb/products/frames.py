@@ -79,11 +79,7 @@ def load_reduced(exposure: raw.Exposure, channel: str, bias: MasterBias, dark: M
 
 # What people call the types of frames, and how to do without some.
 KIND_NAMES = {"zro": "bias (zro)", "drk": "dark (drk)", "twi": "twilight (twi)", "flt": "internal flat (flt)", "cmp": "arc (cmp)"}
-WITHOUT = {
-    "twi": ", or take internal flats with --use_flat",
-    "drk": ", or leave out darks with --exclude: they are not needed",
-    "flt": ", or leave out internal flats with --exclude: twilights alone suffice",
-}
+WITHOUT = {"twi": ", or take internal flats with --use_flat", "flt": ", or take twilights"}
 MAX_REASONS = 4
 
 
@@ -99,14 +95,19 @@ def _some(labels: list[str]) -> str:
 
 
 def load_usable(
-    exposures: Iterable[raw.Exposure], channel: str, bias: MasterBias | None = None, dark: MasterDark | None = None
+    exposures: Iterable[raw.Exposure],
+    channel: str,
+    bias: MasterBias | None = None,
+    dark: MasterDark | None = None,
+    *,
+    needed: bool = True,
 ) -> tuple[list[ChannelImage], list[raw.Exposure], list[Decision]]:
     """Images of the exposures that can be read; the others are named in decisions.
 
     Raises
     ------
     NoUsableFrameError
-        When there were exposures and none can be read.
+        When there were exposures, none can be read, and some are ``needed``.
     """
     exposures = list(exposures)
     images, kept, decisions = [], [], []
@@ -122,7 +123,7 @@ def load_usable(
             told.setdefault(decision, []).append(exposure.label)
         images.append(image)
         kept.append(exposure)
-    if exposures and not images:
+    if exposures and not images and needed:
         kind = exposures[0].kind
         raise NoUsableFrameError(
             f"none of {len(exposures)} {KIND_NAMES.get(kind, kind)} exposures can be used: choose others with --cal-date "
@@ -181,6 +182,7 @@ def brightness(image: ChannelImage) -> float:
 MAX_DRIFT = 30.0  # e-, by which the level of a bias frame after the overscan may be off
 MIN_TWILIGHT = 100.0  # e-, 75th percentile: fainter twilights are left out (Panacea's rule)
 MAX_TWILIGHT = 45000.0  # e-, 75th percentile: beyond, fibres saturate
+SHORTEST_DARK = 0.5  # of the longest dark's time
 MAX_ARC = 3000.0  # e-, median: a saturated lamp (Panacea's rule)
 MAX_SATURATED = 0.02  # share of saturated pixels
 
@@ -201,8 +203,28 @@ def nearest(
     return sorted(ordered[:most], key=lambda e: e.start), [Decision("CAPPED", text, "info")]
 
 
-def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> tuple[list[int], list[Decision]]:
-    """Indices of the flats or twilights that are neither too faint nor saturated, and why the others are not used."""
+def long_darks(exposures: list[raw.Exposure]) -> tuple[list[raw.Exposure], list[Decision]]:
+    """The darks whose times are comparable, and why the others are not used: short ones hold read noise instead of charge."""
+    longest = max((dark_time(e) for e in exposures), default=0.0)
+    kept = [e for e in exposures if dark_time(e) > 0 and dark_time(e) >= SHORTEST_DARK * longest]
+    why = [
+        Decision("SHORTDARK", f"{e.label} left out, too short: {dark_time(e):.0f} s beside darks of {longest:.0f} s", "info")
+        for e in exposures
+        if e not in kept
+    ]
+    return kept, why
+
+
+def exposed_flats(
+    images: list[ChannelImage], exposures: list[raw.Exposure], *, needed: bool = True
+) -> tuple[list[int], list[Decision]]:
+    """Indices of the flats or twilights that are neither too faint nor saturated, and why the others are not used.
+
+    Raises
+    ------
+    NoUsableFrameError
+        When none is left and some are ``needed``.
+    """
     keep, decisions = [], []
     kind = exposures[0].kind if exposures else "twi"
     for i, (image, exposure) in enumerate(zip(images, exposures, strict=True)):
@@ -227,7 +249,7 @@ def exposed_flats(images: list[ChannelImage], exposures: list[raw.Exposure]) -> 
             )
         else:
             keep.append(i)
-    if not keep:
+    if not keep and needed:
         raise NoUsableFrameError(
             f"none of {len(images)} {KIND_NAMES.get(kind, kind)} exposures is usable: choose others with --cal-date "
             f"{kind}=YYYYMMDD{WITHOUT.get(kind, '')}. {_reasons(decisions)}"

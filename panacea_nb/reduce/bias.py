@@ -259,8 +259,14 @@ def average_images(images: Sequence[np.ndarray], *, clip: float = 6.0, gain_nois
     middle = np.median(cube, axis=0) if len(images) > 2 else cube.min(axis=0)
     # Bright frames weigh by their photons: the sum of the raw frames, with outliers replaced by the scaled median.
     total = np.zeros_like(middle)
+    light = np.maximum(middle, 0)
+    # Of unlike frames the median, or the lower one, may be a faint one, with a faint one's noise.
+    typical = float(np.median(mean / level) if len(images) > 2 else np.max(mean / level))
+    own = (light * typical + (gain_noise * typical) ** 2) * (0.5 * np.pi / len(images) if len(images) > 2 else 1.0)
+    own += (0.03 * middle) ** 2
     for frame, v in zip(cube, level, strict=True):
-        sigma = np.sqrt(np.maximum(middle, 0) * (mean / v) + (gain_noise * mean / v) ** 2 + (0.03 * middle) ** 2)
+        scale = float(mean / v)
+        sigma = np.sqrt(light * scale + (gain_noise * scale) ** 2 + own)
         good = np.abs(frame - middle) <= clip * sigma
         total += np.where(good, frame, middle) * np.float32(v)
     return total / np.float32(level.sum())
