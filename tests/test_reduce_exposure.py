@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reduce_factory import SIGMA as LINE_SIGMA
 from reduce_factory import (
     SPACING,
     expose,
@@ -100,6 +101,22 @@ def test_scattered_light_between_fibres_is_no_cosmic_ray_and_counted_once(setup)
     error = np.median(result.extraction.amplitude - amplitude, axis=1)
     assert error[41:46] == pytest.approx(0.0, abs=0.8)  # on the other side of the gap; 3 without
     assert error[38:41] == pytest.approx(0.0, abs=5.0)  # beside the star of 12000
+
+
+@pytest.mark.parametrize("width", [1.0, 1.02, 0.98])
+def test_profiles_that_focus_made_wider_are_no_levels_of_rows(setup, width):
+    """A sky of 90 e- per sample: with the flats' width, 4 % of it would be taken for the rows' levels."""
+    trace, wave, _, throughput = setup
+    amplitude = 0.3 * SKY(wave) * throughput * np.gradient(wave, axis=1)
+    ny = rows_of(trace) + 40
+    image = expose(np.random.default_rng(1), paint(trace + 0.1, amplitude, ny, width * LINE_SIGMA) + PEDESTAL)
+    result = extracted(setup, image, np.zeros(image.shape, np.uint8))
+    error = np.median(result.extraction.amplitude - amplitude) / np.median(amplitude)
+    assert abs(error) < 0.008
+    assert np.median(result.background) == pytest.approx(PEDESTAL, abs=0.08)
+    told = [d.text for d in result.decisions if d.code == "FOCUS"]
+    assert len(told) == (width != 1.0)
+    assert all(("wider" in text) == (width > 1) for text in told)
 
 
 def test_a_sample_that_is_nearly_all_masked_scatters_no_light(setup, frame):

@@ -11,13 +11,14 @@ from .arrays import between
 from .cosmics import find_spikes, find_tracks, mask_spikes, narrowest, smooth_source, still_above
 from .extract import Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
+from .focus import focused_levels
 from .maskbits import DQ
-from .rowlevel import row_levels
 from .scatter import ScatterModel, held, scattered_light
 from .sky import SkyError, SkyModel, fit_sky
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
 CHI_STRIDE = 4  # columns: a million pixels give a robust RMS to a part in a thousand
+TOLD_FOCUS = 0.003  # relative change of the profiles' width that is worth a word
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 
 
@@ -123,7 +124,12 @@ def extract_exposure(
     background = scattered_light(scatter, moved.image(light, image.shape[0]), held(model, image.shape[0]))
     # The first look knew of no scattered light, and took it for cosmic rays where no fibre is: between groups of fibres.
     hit = still_above(first.mask, image, noise, np.maximum(rough.model, background))
-    levels = row_levels(image - background, noise, bad | hit, moved, rough.model, wander)
+    found = focused_levels(image - background, noise, bad | hit, moved, light, rough.model, wander)
+    levels, moved, change, sure = found
+    if abs(change) > max(TOLD_FOCUS, 3 * sure):
+        how = "wider" if change > 0 else "narrower"
+        text = f"the fibres' profiles are {100 * abs(change):.1f} % {how} than in the flats, as the focus makes them: fitted so"
+        decisions.append(Decision("FOCUS", text, "info"))
     background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
     cosmics, result = with_marks(tracks.mask, marked), tracks.extraction

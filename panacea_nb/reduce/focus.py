@@ -1,0 +1,111 @@
+"""Change of the fibres' width against the calibrations, as focus makes it, and the levels of the detector's rows under them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from .arrays import between
+from .extract import FiberModel, extract
+from .rowlevel import PROFILE_ERROR, row_levels
+from .trace import normalised, widened
+
+STRIDE = 4  # columns; light that changes slowly is enough
+SMOOTH = 33  # columns of those, running mean
+MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
+TRIAL = 0.01  # relative change of width, whose effect is linear
+CHANGES = 0.01  # relative, by which the width changes from frame to frame: what frames without much light are held to
+LEAST = 0.0005  # relative; less makes no difference
+FAR = 0.01  # relative; beyond, the change is measured once more about itself
+MAX_CHANGE = 0.15  # relative; more is no focus
+
+
+def focused_levels(
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    light: np.ndarray,
+    seen: np.ndarray,
+    wander: np.ndarray,
+) -> tuple[np.ndarray, FiberModel, float, float]:
+    """Levels of the rows (see `rowlevel.row_levels`), and the fibre model with profiles as wide as those of the frame.
+
+    A width that is off by a hundredth is three hundredths of the light midway between fibres, in all columns, which the levels of
+    those rows would take: up to three tenths of an electron, far more than rows wander by.  But a wrong width makes levels that go
+    up and down with the fibres, and the rows' own do not: how much of the one pattern is in the other tells the width, whatever the
+    bias of the amplifiers is.
+
+    Parameters
+    ----------
+    image, noise, bad, model, wander : as in `rowlevel.row_levels`
+    light : (nf, nx) [e-], amplitudes as known so far; seen : (ny, nx) [e-], the image that they make
+
+    Returns
+    -------
+    levels : (ny, 1) float32 [e-]; model
+    change : relative change of width that was applied; error : that of its measurement
+    """
+    given = image, noise, bad
+    levels = row_levels(*given, model, seen, wander)
+    width, error, focused = 1.0, np.inf, model
+    for _ in range(2):
+        smooth = _smooth_light(image - levels, noise, bad, focused, light)
+        wider = _as_wide(model, width * (1 + TRIAL))
+        expected = focused.image(smooth, image.shape[0])
+        pattern = row_levels(wider.image(smooth, image.shape[0]) - expected, noise, bad, focused, seen, wander)
+        change, error = _share_of(levels[:, 0], pattern[:, 0] / TRIAL, expected.mean(axis=1))
+        change *= CHANGES**2 / (CHANGES**2 + error**2)
+        if not np.isfinite(change) or abs(width * (1 + change) - 1) > MAX_CHANGE or abs(change) < LEAST:
+            break
+        width *= 1 + change
+        focused = _as_wide(model, width)
+        levels = row_levels(*given, focused, seen, wander)
+        if abs(change) < FAR:
+            break
+    return levels, focused, width - 1.0, error
+
+
+def _as_wide(model: FiberModel, width: float) -> FiberModel:
+    # All fibres alike: what widens one coefficient after the other widens all profiles.
+    matrix = widened(np.eye(model.coef.shape[-1])[None], np.array([width]))[0]
+    return replace(model, coef=normalised(model.coef @ matrix))
+
+
+def _smooth_light(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray
+) -> np.ndarray:
+    """Amplitudes (nf, nx) float32 [e-] without the noise of single columns."""
+    some = slice(STRIDE // 2, None, STRIDE)
+    rows = noise if np.shape(noise)[-1] == 1 else noise[:, some]
+    part = extract(image[:, some], rows, bad[:, some], model.every(STRIDE, STRIDE // 2), light=light[:, some])
+    known = between(part.amplitude, (part.used > MIN_USED) & model.alive[:, None])
+    smooth = uniform_filter1d(known, SMOOTH, axis=1, mode="nearest")
+    return np.repeat(smooth, STRIDE, axis=1)[:, : image.shape[1]].astype(np.float32)
+
+
+def _share_of(levels: np.ndarray, pattern: np.ndarray, light: np.ndarray) -> tuple[float, float]:
+    """How much of a pattern (ny,) is in the levels, beside one level for each amplifier, and the error of that.
+
+    ``light`` (ny,) [e-]: rows with much of it say little, for their profiles are not known better than `PROFILE_ERROR`.
+    """
+    half = levels.size // 2
+    design = np.zeros((levels.size, 3))
+    design[:, 0], design[:half, 1], design[half:, 2] = pattern, 1.0, 1.0
+    keep = np.ones(levels.size, bool)
+    solution, error = np.zeros(3), np.inf
+    spread = 1.4826 * float(np.median(np.abs(levels - np.median(levels)))) + 1e-3
+    for _ in range(4):
+        weight = keep / (spread**2 + (PROFILE_ERROR * light) ** 2)
+        normal = (design.T * weight) @ design
+        if np.linalg.cond(normal) > 1e14:
+            return 0.0, float("inf")
+        solution = np.linalg.solve(normal, (design.T * weight) @ levels)
+        rest = levels - design @ solution
+        scatter = 1.4826 * float(np.median(np.abs(rest * np.sqrt(weight))[keep]))
+        spread = max(spread * min(scatter, 1.0), 1e-3)
+        error = max(scatter, 1.0) * float(np.sqrt(np.linalg.inv(normal)[0, 0]))
+        keep = np.abs(rest) < 5 * np.sqrt(spread**2 + (PROFILE_ERROR * light) ** 2)
+    return float(solution[0]), error
