@@ -219,6 +219,19 @@ def test_faint_frames_do_not_spoil_a_bright_one(levels):
     assert mean[wings].mean() / 0.02 == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("peak", [0.012, 0.08])
+def test_glow_is_kept_however_bright(master, truth, peak):
+    """The corner of an amplifier that glows: far above the noise of the mean, and no part of it is hot."""
+    rng = np.random.default_rng(33)
+    y, x = np.mgrid[:NY, :NX]
+    glow = 0.0005 + peak * np.exp(-0.5 * (x**2 + y**2) / 250.0**2)
+    frames = [channel_image(truth + rng.poisson(600 * glow) + NOISE * rng.normal(size=(NY, NX))) for _ in range(10)]
+    dark = master_dark(frames, [600.0] * 10, master)
+    corner = np.s_[:100, : min(100, NX)]
+    assert dark.rate[corner].mean() == pytest.approx(glow[corner].mean(), rel=0.06)
+    assert not dark.hot[corner].any()
+
+
 def test_no_dark_means_no_correction(master, truth):
     dark = master_dark([], [], master)
     assert dark.exposure == 0

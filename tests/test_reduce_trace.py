@@ -19,7 +19,7 @@ from panacea_nb.reduce.scatter import (
     gap_pixels,
     scattered_light,
 )
-from panacea_nb.reduce.trace import TraceError, find_dead, fit_traces
+from panacea_nb.reduce.trace import TraceError, find_dead, fit_traces, sharp_pixels
 
 NY, NX = 2 * AMP_ROWS, 480
 OFFSET = (2.3, -1.7)  # px, of the two amplifiers against the reference
@@ -186,6 +186,19 @@ def test_polynomials_through_centres_with_gaps_and_outliers():
     inner = slice(12, -12)
     assert np.abs(fitted - full)[:, inner].max() < 0.02
     assert residual[~dead] == pytest.approx(0.01, rel=0.5)
+
+
+def test_sharp_pixels_are_no_light_of_a_flat(flat):
+    """A hot column over a third of the rows and a cosmic ray; of the flat itself nothing, of its noise next to nothing."""
+    image = flat[2].copy()
+    noise = read_noise(image)
+    assert sharp_pixels(image, noise).mean() < 1e-5
+    image[300:1000, 200] += 20000
+    image[1500, 60:62] += 30000
+    found = sharp_pixels(image, noise)
+    assert found[300:1000, 200].all()
+    assert found[1500, 60:62].all()
+    assert found.sum() < 710
 
 
 def test_dark_fibres_keep_their_distance():

@@ -17,7 +17,7 @@ from .rowwander import row_wander
 
 KEEP_SIGMA = 6.0  # a pixel this far off the smooth bias is a defect that every frame shares, not noise
 SMOOTH_PIXELS = 24.0  # scale of two-dimensional bias structure that is kept
-DARK_PIXELS = 120.0  # scale of dark structure that is kept: glow
+DARK_PIXELS = 40.0  # scale of dark structure that is kept: glow
 HOT_DARK = 0.05  # e-/s; a pixel above leaves more than the read noise in a minute
 
 
@@ -97,11 +97,13 @@ def halves(n_rows: int) -> tuple[slice, slice]:
 
 
 def smooth_structure(image: np.ndarray, noise: float, scale: float = SMOOTH_PIXELS) -> np.ndarray:
-    """What changes slowly over an amplifier's image (ny, nx), single pixels clipped at three sigma."""
+    """What changes slowly over an amplifier's image (ny, nx), single pixels clipped at three sigma about their surroundings."""
     step = 8
-    clipped = np.clip(image, -3 * noise, 3 * noise)
-    small = clipped[: image.shape[0] // step * step, : image.shape[1] // step * step]
-    small = small.reshape(image.shape[0] // step, step, -1, step).mean(axis=(1, 3))
+    height, width = (n // step for n in image.shape)
+    blocks = image[: height * step, : width * step].reshape(height, step, width, step).transpose(0, 2, 1, 3)
+    blocks = blocks.reshape(height, width, step * step)
+    middle = np.median(blocks, axis=2, keepdims=True)
+    small = (middle + np.clip(blocks - middle, -3 * noise, 3 * noise)).mean(axis=2)
     small = gaussian_filter(small, scale / step, mode="nearest")
     return enlarged(small, image.shape)
 

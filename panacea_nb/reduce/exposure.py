@@ -18,6 +18,7 @@ from .sky import SkyError, SkyModel, fit_sky
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
 
 CHI_STRIDE = 4  # columns: a million pixels give a robust RMS to a part in a thousand
+FAR_SHIFT = 0.5  # px across dispersion, from which cosmic rays are looked for anew
 TOLD_FOCUS = 0.003  # relative change of the profiles' width that is worth a word
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 
@@ -113,6 +114,10 @@ def extract_exposure(
     bad = bad | ((mask & (DQ.SATURATED | DQ.BADPIXEL)) > 0)
     first = find_tracks(image, noise, bad, model, None, rounds=2)
     flexure, moved, rough = row_flexure(image, noise, bad | first.mask, model, light=first.extraction.amplitude)
+    if abs(flexure.coef[0]) > FAR_SHIFT:
+        # So far from where they were, one flank of the fibres was taken for cosmic rays.
+        first = find_tracks(image, noise, bad, moved, None, rounds=2)
+        flexure, moved, rough = row_flexure(image, noise, bad | first.mask, model, light=first.extraction.amplitude)
     if not flexure.converged:
         text = (
             "how far the fibres have moved on the chip since the twilights or flats could not be measured surely, so some of their "

@@ -20,6 +20,8 @@ SPAN = 24  # columns per block in which a fibre's position is measured
 TRACE_DEGREE = 5  # Legendre degree of a trace; leaves .002 px on real curvature
 PROFILE_DEGREE = 2  # total degree over the detector of each profile coefficient
 LEAST_AROUND = 0.3  # of the median fibre's light, that the neighbours of any fibre should have
+SHARP = 3  # columns to either side that a pixel is compared with
+SHARP_SHARE, SHARP_SIGMA = 1.5, 10.0  # times their light, and sigma above that: no light of a smooth spectrum
 DEAD_SHARE = 0.15  # a fibre with less than this share of its neighbours' light is dead
 PROFILE_BLOCK = 16  # columns that share one profile
 STRIDE = 4  # columns skipped in the early rounds
@@ -350,6 +352,17 @@ def find_dead(amplitude: np.ndarray, expected_dead: np.ndarray) -> np.ndarray:
     return level < DEAD_SHARE * np.maximum(around, LEAST_AROUND * np.median(level[~expected_dead]))
 
 
+def sharp_pixels(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Pixels (ny, nx) bool brighter than a lamp's or the twilight's light can be between columns on both sides.
+
+    Hot columns, and cosmic rays of single frames: a few of them would bend the polynomials that all traces and profiles share.
+    """
+    padded = np.pad(image, ((0, 0), (SHARP, SHARP)), mode="reflect")
+    beside = np.maximum(padded[:, : -2 * SHARP], padded[:, 2 * SHARP :])
+    sigma = np.sqrt(np.asarray(noise, np.float32) ** 2 + np.maximum(beside, 0))
+    return image > np.maximum(SHARP_SHARE * beside, 0) + SHARP_SIGMA * sigma
+
+
 def trace_fibers(
     image: np.ndarray,
     noise: np.ndarray,
@@ -378,6 +391,7 @@ def trace_fibers(
     """
     ny, nx = image.shape
     nf = reference.size
+    bad = bad | sharp_pixels(image, noise)
     columns, centres, offset, match, runner_up = initial_traces(image, bad, reference, expected_dead)
     seen = np.isfinite(centres).mean(axis=1) > 0.5
     if (~seen & ~expected_dead).sum() > nf // 5:
