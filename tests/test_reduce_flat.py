@@ -24,6 +24,7 @@ from panacea_nb.reduce.flat import (
     MIN_SIGNAL,
     convolved_rows,
     fiber_mean,
+    flat_samples,
     gaussian_kernel,
     knot_step,
     measure_throughput,
@@ -158,6 +159,25 @@ def test_throughput_goes_on_where_nothing_tells_it(what, wave, lsf, alive):
     error = (found.relative / true - 1)[alive]
     assert np.abs(error).max() < 0.1
     assert np.std(error) < 0.012
+
+
+def test_fibres_whose_middle_is_saturated_keep_their_throughput(wave, lsf, alive):
+    """The bright ones, over a third of the chip: their wings, with less than half of the profile's weight, tell enough."""
+    rng = np.random.default_rng(77)
+    trace = traces(NF, NX)
+    true = rng.uniform(0.85, 1.15, (NF, 1)) * np.ones((NF, NX))
+    true[~alive] = 1.0
+    true = true / fiber_mean(true, wave, alive)
+    amplitude = 30000.0 * true * (1 + np.exp(-0.5 * ((np.arange(NX) - 200) / 60) ** 2)) * alive[:, None]
+    image = expose(rng, paint(trace, amplitude, rows_of(trace)))
+    bad = image > 13800
+    assert 0.1 < bad[np.round(trace[:, 200]).astype(int), 200].mean() < 0.9
+    model = fiber_model(trace, alive)
+    spectra = extract(np.minimum(image, 13800), read_noise(image), bad, model, start=image)
+    found = measure_throughput(*flat_samples(spectra, 1, alive), wave, lsf, alive)
+    assert np.abs((found.relative / true - 1)[alive]).max() < 0.03
+    few = measure_throughput(spectra.amplitude, spectra.variance, spectra.used > 0.7, wave, lsf, alive)
+    assert np.abs((few.relative / true - 1)[alive]).max() > 0.03
 
 
 def test_fiber_mean_is_that_of_the_living(wave, alive):

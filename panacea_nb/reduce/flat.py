@@ -10,7 +10,7 @@ from scipy.interpolate import BSpline
 from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from .arrays import FAST, plain
-from .extract import FiberModel
+from .extract import Extraction, FiberModel
 from .spline import CommonSpectrum, fit_common
 
 KNOT_PIXELS = 1.0  # knots of a common spectrum, in native pixels
@@ -20,6 +20,8 @@ PIXEL_SCATTER = 0.015  # prior of the pixel-to-pixel response
 SMOOTH_COLUMNS = (
     20.0  # px along dispersion; slower structure belongs to the throughput or to the profile, not to pixels
 )
+LEAST_USED = 0.25  # share of a sample's profile weight that must not be masked
+WING_ERROR = 0.03  # of the light, that a profile's wings tell it wrong by
 STIFFNESS = 1e-4  # of a row's mean weight per spline: decides only where there is next to none
 FAINT = 1e-4  # of the median light: less tells nothing of a throughput
 BACKGROUND_ERROR = 0.2  # of the scattered light, that its model may be wrong by
@@ -87,6 +89,17 @@ def smooth_rows(values: np.ndarray, weight: np.ndarray, design: np.ndarray) -> n
 def knot_step(wavelength: np.ndarray, pixels: float = KNOT_PIXELS) -> float:
     """Distance of knots [A] for a common spectrum of this wavelength map, where it is ``pixels`` native pixels."""
     return pixels * float(np.median(np.diff(wavelength[wavelength.shape[0] // 2])))
+
+
+def flat_samples(spectra: Extraction, n_frames: int, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Amplitude, variance and whether it may be used, each (nf, nx), of a mean of ``n_frames`` flats.
+
+    Where a flat is so bright that the middle of the fibres is saturated, their wings still tell the light, as well as the profile
+    is known.
+    """
+    doubt = WING_ERROR * (1.0 - spectra.used) * spectra.amplitude
+    good = (spectra.used > LEAST_USED) & alive[:, None]
+    return spectra.amplitude, spectra.variance / n_frames + doubt**2, good
 
 
 def measure_throughput(
