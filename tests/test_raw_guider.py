@@ -109,6 +109,15 @@ def test_a_frame_with_a_valid_transparency_is_preferred(tmp_path):
     assert (found.n_frames, list(found.table["TRANSPAR"])) == (MAX_FRAMES, [0.8] * MAX_FRAMES)
 
 
+@pytest.mark.parametrize(("cloud", "told"), [(0.05, True), (-1.0, False), (0.3, False)])
+def test_thick_clouds_are_told(tmp_path, cloud, told):
+    """Half of the exposure with less light than counts as a measurement; a value that says that there was none is not that."""
+    frames = cadence(step=2, TRANSPAR=lambda s: 0.9 if s < 150 else cloud)
+    place(tmp_path, "tar", {"gc1": frames})
+    found = guider(tmp_path, START, 300.0, NIGHT)
+    assert [d.code for d in found.decisions if d.code == "THICKCLOUD"] == (["THICKCLOUD"] if told else [])
+
+
 def test_start_with_a_time_zone_is_understood(tmp_path):
     place(tmp_path, "tar", {"gc1": [frame(5)]})
     aware = START.replace(tzinfo=UTC)

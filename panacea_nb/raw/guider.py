@@ -30,6 +30,7 @@ MAX_FRAMES = 20
 MARGIN = timedelta(seconds=10)
 # Ranges (both ends included) outside which a value is a failed measurement.  Transparency and seeing: those of the
 # public LRS2 tools.  Illumination: a fraction, measured to a few per cent.
+MANY_DARK = 0.1  # of the looks of the guide cameras, that see next to nothing, is worth a warning
 VALID = {"TRANSPAR": (0.1, 1.1), "IQ": (0.8, 4.0), "PUPILLUM": (0.05, 1.05)}
 _CHECK = "check them with a standard of the night"
 _MISSING = {
@@ -222,7 +223,9 @@ def _guide_cards(frame: GuideFrame) -> Cards:
         return extension | {key: value for key, value in primary.items() if key not in STRUCTURE}
 
 
-def _sample(frames: list[GuideFrame], place: float, unread: list[GuideFrame]) -> list[tuple[GuideFrame, Cards]]:
+def _sample(
+    frames: list[GuideFrame], place: float, unread: list[GuideFrame], dark: list[GuideFrame]
+) -> list[tuple[GuideFrame, Cards]]:
     """At most `MAX_FRAMES` frames with a closed loop, one of each such part of the exposure.
 
     Parameters
@@ -234,12 +237,14 @@ def _sample(frames: list[GuideFrame], place: float, unread: list[GuideFrame]) ->
         transparency, the nearest one that has.
     unread : list of GuideFrame
         Takes the frames that were looked at and cannot be read.
+    dark : list of GuideFrame
+        Takes the frames that were looked at first in their part and saw less light than counts as a measurement, but some.
     """
     picked = []
     part_of = np.arange(len(frames)) * min(MAX_FRAMES, len(frames)) // len(frames)
     for part in (np.flatnonzero(part_of == k) for k in range(part_of[-1] + 1)):
         poor = None
-        for i in sorted(part, key=lambda i: (abs(i - part[0] + 0.5 - place * len(part)), i)):
+        for turn, i in enumerate(sorted(part, key=lambda i: (abs(i - part[0] + 0.5 - place * len(part)), i))):
             try:
                 cards = _guide_cards(frames[i])
             except (DamagedHeaderError, OSError):
@@ -251,6 +256,8 @@ def _sample(frames: list[GuideFrame], place: float, unread: list[GuideFrame]) ->
                 picked.append((frames[i], cards))
                 break
             poor = poor or (frames[i], cards)
+            if turn == 0 and 0 < (number(cards, "TRANSPAR") or 0.0) < VALID["TRANSPAR"][0]:
+                dark.append(frames[i])
         else:
             picked += [poor] if poor else []
     return picked
@@ -318,9 +325,10 @@ def guider(
     by_camera = [found for found in by_camera if found]
     picked: list[tuple[GuideFrame, Cards]] = []
     unread: list[GuideFrame] = []
+    dark: list[GuideFrame] = []
     for k, found in enumerate(by_camera):
         # the cameras look at different moments: together they see changes that one would miss
-        picked += _sample(found, (k + 0.5) / len(by_camera), unread)
+        picked += _sample(found, (k + 0.5) / len(by_camera), unread, dark)
     decisions = [Decision("GUIDERTAR", str(problem), "warn") for problem in problems]
     values = {key: [v for _, cards in picked if (v := _valid(cards, key)) is not None] for key in VALID}
     when = f"from {begin:%Y-%m-%dT%H:%M:%S} to {end:%Y-%m-%dT%H:%M:%S} UT"
@@ -342,6 +350,12 @@ def guider(
                 low, high = VALID[key]
                 text = f"none of {len(picked)} guide frames {when} has {key} from {low:g} to {high:g}: {meaning}"
                 decisions.append(Decision(code, text, "warn"))
+    if values["TRANSPAR"] and len(dark) > max(1, MANY_DARK * len(picked)):  # one value may run away
+        text = (
+            f"in {len(dark)} of {len(picked)} looks {when} the guide cameras saw less than a tenth of the light, which does not "
+            "count as a measurement: under such clouds fluxes are too low, by more than the transparency says"
+        )
+        decisions.append(Decision("THICKCLOUD", text, "warn"))
     return GuiderSummary(
         transparency=float(np.mean(values["TRANSPAR"])) if values["TRANSPAR"] else None,
         illumination=float(np.mean(values["PUPILLUM"])) if values["PUPILLUM"] else None,
