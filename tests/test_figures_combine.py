@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from figure_factory import Shown, combination, draw
 
+from panacea_nb.qa.figures.combine import _mean_image
+
 
 @pytest.fixture
 def shown(monkeypatch) -> Shown:
@@ -64,3 +66,14 @@ def test_an_odd_name_and_a_dark_cube(shown, made):
     dark = replace(made[1], flux=np.zeros_like(made[1].flux), error=np.zeros_like(made[1].error))
     draw("combined_image", dark, "M_31é" + "x" * 80)
     assert "M_31?" in shown.alt
+
+
+def test_spaxels_with_a_few_wavelengths_are_left_blank(made):
+    """At the border refraction leaves some of them: their noise must not set the scale of the image."""
+    cube = made[1]
+    error, flux = cube.error.copy(), cube.flux.copy()
+    error[:, 0, :], flux[:, 0, :] = 0.0, 0.0
+    error[:5, 0, :], flux[:5, 0, :] = cube.error[:5].max(), 1.0
+    image = _mean_image(replace(cube, error=error, flux=flux), np.ones(cube.wave.size, bool))
+    assert np.isnan(image[0]).all()
+    assert np.isfinite(image[2:-2, 2:-2]).all()

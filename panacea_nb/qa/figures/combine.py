@@ -229,7 +229,10 @@ def _ranges(made) -> list[tuple[str, float, float]]:
 
 
 def _mean_image(made, inside: np.ndarray) -> np.ndarray:
-    """Mean over some wavelengths, each weighted by its typical noise; NaN where nothing was measured."""
+    """Mean over some wavelengths, each weighted by its typical noise; NaN where little of them was measured.
+
+    At the border refraction leaves some spaxels with a few wavelengths, whose noise would be the brightest thing in the image.
+    """
     chosen = np.flatnonzero(inside)
     chosen = chosen[:: max(1, chosen.size // 400)]
     flux, error = made.flux[chosen].astype(float), made.error[chosen].astype(float)
@@ -238,4 +241,5 @@ def _mean_image(made, inside: np.ndarray) -> np.ndarray:
         :, None, None
     ] * (error > 0)
     total = weight.sum(axis=0)
-    return np.where(total > 0, (weight * flux).sum(axis=0) / np.where(total > 0, total, 1.0), np.nan)
+    enough = total > 0.5 * total.max(initial=0.0)
+    return np.where(enough, (weight * flux).sum(axis=0) / np.where(enough, total, 1.0), np.nan)
