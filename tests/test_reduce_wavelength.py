@@ -12,6 +12,7 @@ from panacea_nb.reduce.arclines import LineFits, pixel_gaussian
 from panacea_nb.reduce.wavelength import (
     LineChoiceError,
     WavelengthError,
+    empty_stretches,
     fiber_offsets,
     fit_lsf,
     match_pattern,
@@ -254,3 +255,14 @@ def test_arc_lines_are_left_out_by_hand():
     assert without_lines(lines, "") == (lines, [])
     with pytest.raises(LineChoiceError, match="no arc line at 4700 A; the nearest listed one is 4358.33 A"):
         without_lines(lines, "4700")
+
+
+def test_stretches_without_lines_are_told(arc):
+    """The lamp that has all lines in the last third is off; of single lines that are missing nothing is said."""
+    _, _, wave, table, _ = arc
+    lines, middle = np.asarray(table["wavelength"]), wave[NF // 2]
+    assert empty_stretches(middle, lines, np.ones(lines.size, bool)) == []
+    assert empty_stretches(middle, lines, np.arange(lines.size) != 8) == []
+    (told,) = empty_stretches(middle, lines, lines < np.interp(500.0, np.arange(NX), middle))
+    assert (told.code, told.severity) == ("ARCGAP", "warn")
+    assert f"from {lines[7]:.0f} to {middle[-1]:.0f} A" in told.text

@@ -18,6 +18,8 @@ SAME_LINE = 0.5  # A, from a line of the list: it is the one that was named
 # shape of the slit: it may have terms of higher degree.
 DEGREES = ((3, 3), (3, 4), (3, 5), (4, 4), (4, 5), (5, 5))
 DEGREES_BESIDE = ((1, 1), (2, 2), (3, 3), (3, 4), (3, 5))
+EMPTY_STRETCH = 0.15  # of the chip without an arc line is worth a warning
+MUCH_LONGER = 2.0  # than the longest between the lines of the list
 MAX_RMS = 0.35  # px; a solution worse than this is none
 _OTHER_ARCS = "choose other arcs with --cal-date cmp=YYYYMMDD"
 
@@ -363,4 +365,34 @@ def solve_wavelength(
         decisions.append(
             Decision("ARCLINES", f"arc lines not used (faint, blended or outliers): {', '.join(lost)}", "info")
         )
+    if reference is None:
+        decisions += empty_stretches(np.median(solution[~dead], axis=0), wave, used.sum(axis=1) >= nf // 4)
     return WavelengthSolution(solution, fit_lsf(fits, used, (nf, nx)), fits, used, residual, rms, degree, decisions)
+
+
+def empty_stretches(solution: np.ndarray, lines: np.ndarray, used: np.ndarray) -> list[Decision]:
+    """Warns of stretches of the chip that should have arc lines and have none: a lamp that is off or weak.
+
+    The scatter of the lines that there are does not show what the polynomial does between and beyond them.
+
+    Parameters
+    ----------
+    solution : (nx,) [A], of a typical fibre; lines : (nl,) [A], those of the list; used : (nl,) bool
+    """
+
+    def gaps(wave: np.ndarray) -> list[tuple[float, float]]:
+        inside = np.sort(wave[(wave > solution[0]) & (wave < solution[-1])])
+        ends = np.concatenate([[solution[0]], inside, [solution[-1]]])
+        return list(zip(ends[:-1], ends[1:], strict=True))
+
+    def length(low: float, high: float) -> float:
+        return float(np.subtract(*np.interp([high, low], solution, np.arange(solution.size))))
+
+    usual = max(length(*gap) for gap in gaps(lines))
+    least = max(EMPTY_STRETCH * solution.size, MUCH_LONGER * usual)
+    empty = [f"{low:.0f} to {high:.0f} A" for low, high in gaps(lines[used]) if length(low, high) > least]
+    text = (
+        f"no arc line was measured from {' and from '.join(empty)}, where the list has some: wavelengths there are extrapolated or "
+        "bridged, and may be off by half a pixel. Is a lamp missing? Choose other arcs with --cal-date cmp=YYYYMMDD"
+    )
+    return [Decision("ARCGAP", text, "warn")] if empty else []
