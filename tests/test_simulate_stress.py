@@ -85,9 +85,27 @@ def test_stress_scenarios_by_their_truth(tmp_path):
         Target("A", "comet", "B", 30.0)
 
 
+def test_focus_widens_the_fibres_of_science_frames_alone(tmp_path):
+    """Second moment across dispersion of a lone group's light in twilight and science, over its own fibres."""
+    from astropy.io import fits
+
+    target = next(t for t in simulate.SCENARIOS["stress-blank"].targets if t.arm == "B" and t.kind == "blank")
+    valleys = {}
+    for focus in (0.0, 0.05):
+        scn = simulate.Scenario((target,), 0, 0, 1, 0, 0, layout="tree", focus=focus)
+        path = simulate.simulate_night(tmp_path / str(focus), DATE, 4, "orange", scn, jobs=1)
+        for kind in ("twi", "sci"):
+            frame = next((path / "lrs2").rglob(f"*_056RL_{kind}.fits"))
+            part = np.median(fits.getdata(frame)[:1032, 900:1100].astype(float), axis=1)[400:600]
+            light = part - part.min()
+            valleys[kind, focus] = np.percentile(light, 25) / np.percentile(light, 95)
+    assert valleys["twi", 0.05] == pytest.approx(valleys["twi", 0.0], rel=0.01)
+    assert valleys["sci", 0.05] > 1.02 * valleys["sci", 0.0]
+
+
 def test_every_stress_night_can_be_planned():
     names = [n for n in simulate.SCENARIOS if n.startswith("stress-")]
-    assert len(names) == 12
+    assert len(names) == 13
     for name in names:
         plans = plan_night(DATE, 2, simulate.scenario(name), DEFAULT_AREA)
         kinds = [p.target.kind for p in plans if p.kind == "sci" and p.target.arm == "B"]

@@ -83,7 +83,7 @@ def expose(context: Context, plan: ExposurePlan) -> Iterator[Member]:
             image, _ = detector.render(model, electrons, model.flexed(plan.flexures[name])[0])
             image = detector.photons(image, rng)
         elif plan.kind == "sci":
-            image = _science(context, plan, model, rng)
+            image = _science(context, plan, replace(model, scale=model.scale * (1 + scn.focus)), rng)
         elif plan.kind == "drk":
             image = np.zeros((2 * AMP_ROWS, N_COLUMNS), np.float32)
             row, column, charge = detector.cosmic_rays(plan.exptime, scn.cosmic_rate, rng)

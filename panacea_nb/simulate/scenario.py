@@ -103,6 +103,8 @@ class Scenario:
         Largest ellipticity (a^2 - b^2) / (a^2 + b^2) that guiding and optics give to the image of a point source.
     reflection : float
         Part of the light in a reflection that stands turned about the middle of the chip.
+    focus : float
+        Relative change of the fibres' profile width from calibrations to science.
     layout : str
         ``tar`` (a tar file per observation), ``night`` (these in one tar file), ``night-files`` (one tar file of all
         frames) or ``tree`` (no tar files).
@@ -135,6 +137,7 @@ class Scenario:
     refraction: float = 1.0
     oval: float = 0.0
     reflection: float = 0.0
+    focus: float = 0.0
     layout: str = "tar"
     trajra_hours: bool = False
     negative_exptime: bool = False
@@ -202,6 +205,7 @@ SCENARIOS: dict[str, Scenario] = {
     "stress-binning": _stress("faint", "galaxy", binning=2),
     "stress-optics": _stress("faint", oval=0.1, reflection=0.003),
     "stress-refraction": _stress("faint", refraction=1.2),
+    "stress-focus": _stress("faint", "galaxy", focus=0.015),
 }  # fmt: skip
 """Ready-made nights; those named ``stress-`` have one difficulty each, on a reduced set of targets."""
 
