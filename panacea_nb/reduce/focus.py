@@ -16,7 +16,9 @@ STRIDE = 4  # columns; light that changes slowly is enough
 SMOOTH = 33  # columns of those, running mean
 MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 TRIAL = 0.01  # relative change of width, whose effect is linear
-CHANGES = 0.005  # relative, by which the width changes from frame to frame: what frames without much light are held to
+SURE = 3.0  # errors, by which a change must be seen
+WORST_ERROR = 0.007  # relative, of the change: frames with so little light that it is larger keep the flats' width
+SHIFTS = range(40, 1000, 15)  # rows, by which a pattern is moved to see how much of it is in the levels by chance
 LEAST = 0.0005  # relative; less makes no difference
 FAR = 0.01  # relative; beyond, the change is measured once more about itself
 MAX_CHANGE = 0.15  # relative; more is no focus
@@ -57,8 +59,8 @@ def focused_levels(
         expected = focused.image(smooth, image.shape[0])
         pattern = row_levels(wider.image(smooth, image.shape[0]) - expected, noise, bad, focused, seen, wander)
         change, error = _share_of(levels[:, 0], pattern[:, 0] / TRIAL, expected.mean(axis=1))
-        change *= CHANGES**2 / (CHANGES**2 + error**2)
-        if not np.isfinite(change) or abs(width * (1 + change) - 1) > MAX_CHANGE or abs(change) < LEAST:
+        seen_well = error < WORST_ERROR and abs(change) > max(LEAST, SURE * error)
+        if not seen_well or abs(width * (1 + change) - 1) > MAX_CHANGE:
             break
         width *= 1 + change
         focused = _as_wide(model, width)
@@ -95,7 +97,7 @@ def _share_of(levels: np.ndarray, pattern: np.ndarray, light: np.ndarray) -> tup
     design = np.zeros((levels.size, 3))
     design[:, 0], design[:half, 1], design[half:, 2] = pattern, 1.0, 1.0
     keep = np.ones(levels.size, bool)
-    solution, error = np.zeros(3), np.inf
+    solution, rest = np.zeros(3), levels
     spread = 1.4826 * float(np.median(np.abs(levels - np.median(levels)))) + 1e-3
     for _ in range(4):
         weight = keep / (spread**2 + (PROFILE_ERROR * light) ** 2)
@@ -106,6 +108,14 @@ def _share_of(levels: np.ndarray, pattern: np.ndarray, light: np.ndarray) -> tup
         rest = levels - design @ solution
         scatter = 1.4826 * float(np.median(np.abs(rest * np.sqrt(weight))[keep]))
         spread = max(spread * min(scatter, 1.0), 1e-3)
-        error = max(scatter, 1.0) * float(np.sqrt(np.linalg.inv(normal)[0, 0]))
         keep = np.abs(rest) < 5 * np.sqrt(spread**2 + (PROFILE_ERROR * light) ** 2)
+    # The levels' errors go together from row to row, and most where light takes their part: what the same pattern finds at other
+    # places, where it cannot be, is its error.
+    weight = keep / (spread**2 + (PROFILE_ERROR * light) ** 2)
+    moved = np.stack([np.roll(pattern, shift) for shift in SHIFTS], axis=1)
+    for rows in (slice(0, half), slice(half, None)):
+        moved[rows] -= np.average(moved[rows], axis=0, weights=weight[rows] + 1e-30)
+        rest[rows] -= np.average(rest[rows], weights=weight[rows] + 1e-30)
+    by_chance = (weight * rest) @ moved / np.maximum(weight @ moved**2, 1e-300)
+    error = float(np.sqrt(np.mean(by_chance**2)))
     return float(solution[0]), error
