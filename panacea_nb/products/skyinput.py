@@ -124,7 +124,7 @@ def expected_source(
     found = {name: left(name).meta for name in names}
     own = [name for name in names if "/" not in name]
     prior, decision = standards_prior((found[name]["beta"], found[name]["beta_error"]) for name in own)
-    stars = [(found[name]["seeing"], from_dict(found[name]["source"])) for name in own]
+    stars = [(found[name].get("seeing"), from_dict(found[name]["source"])) for name in own]
     prior, shown = guided_prior(prior, seeing, wave, [(at, star) for at, star in stars if at and star is not None])
     pair, standards = None, []
     for name in names:
