@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from reduce_factory import lines_on_continuum, wavelengths
 
+from panacea_nb.reduce.arrays import fill_gaps
 from panacea_nb.reduce.maskbits import DQ, UNUSABLE
-from panacea_nb.reduce.rectify import fill_gaps, lanczos_weights, rectify
+from panacea_nb.reduce.rectify import lanczos_weights, rectify
 
 NF, NX = 30, 400
 GRID = np.linspace(5010.0, 5395.0, 400)

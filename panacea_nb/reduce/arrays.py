@@ -18,13 +18,16 @@ def plain(array: np.ndarray, dtype: type) -> np.ndarray:
     return np.require(array, dtype, ("C", "W"))
 
 
-def between(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Rows (n, nx) with straight lines between their good samples where they are not good; 0 in rows without a good one."""
-    out = np.where(good, values, np.zeros((), values.dtype))
-    x = np.arange(values.shape[1])
-    for row in np.flatnonzero(good.any(axis=1) & ~good.all(axis=1)):
-        gap = ~good[row]
-        out[row, gap] = np.interp(x[gap], x[good[row]], values[row, good[row]])
+def fill_gaps(value: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Rows (n, nx) with straight lines between their good samples where they are not good; 0 in rows with fewer than two."""
+    x = np.arange(value.shape[1])
+    out = value.copy()
+    for f in np.flatnonzero(~good.all(axis=1)):
+        g = good[f]
+        if g.sum() >= 2:
+            out[f, ~g] = np.interp(x[~g], x[g], value[f, g])
+        else:
+            out[f] = 0.0
     return out
 
 

@@ -10,7 +10,7 @@ from scipy.ndimage import maximum_filter1d
 
 from ..decisions import Decision
 from ..instrument import mean_telluric
-from .commongrid import GRID, common_grid, moved, neighbour_correlation, propagated, resampling, to_grid
+from .commongrid import common_grid, moved, neighbour_correlation, propagated, resampling, to_grid
 
 OVERLAPS = {
     ("uv", "orange"): (4635.0, 4645.0),
@@ -315,13 +315,16 @@ def disagreeing(flux: np.ndarray, error: np.ndarray, share: float = OUTLIER_SHAR
 
 
 def _without_outliers(
-    placed: list[dict], own: Sequence[Part], compared: set[str]
+    placed: list[dict], own: Sequence[Part], compared: set[str], step: float
 ) -> tuple[dict[str, int], list[Decision]]:
-    """Take samples out that disagree with the channel's other exposures, in place; how many of each, and what was not believed."""
+    """Take samples out that disagree with the channel's other exposures, in place; how many of each, and what was not believed.
+
+    ``step`` [A] is that of the grid on which they are.
+    """
     flux, error = (np.stack([one[name] for one in placed]) for name in ("flux", "error"))
     # Those that could not be scaled may differ as much as exposures may.
     share = OUTLIER_SHARE if all(part.name in compared for part in own) else MAX_SCALE - 1
-    reach = int(np.ceil(max(float(np.median(part.sigma)) for part in own) / GRID[2]))
+    reach = int(np.ceil(max(float(np.median(part.sigma)) for part in own) / step))
     counts, decisions = {}, []
     for part, one, out in zip(own, placed, disagreeing(flux, error, share, reach), strict=True):
         counts[part.name] = int(out.sum())
@@ -374,6 +377,7 @@ def combine_spectra(
     parts = [scaled(part, scales[part.name]) for part in parts if part.name in scales]
     waves = [moved(part.wave, part.velocity, barycentric=barycentric, vacuum=vacuum) for part in parts]
     placed = [on_grid(part, grid, wave, sigma) for part, wave in zip(parts, waves, strict=True)]
+    step = float(grid[1] - grid[0])
     correlation: dict[str, float] = {}
     rejected = {part.name: 0 for part in parts}
     means: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -382,7 +386,7 @@ def combine_spectra(
         if not own:
             continue
         if len(own) > 1:
-            counts, found = _without_outliers([placed[i] for i in own], [parts[i] for i in own], compared)
+            counts, found = _without_outliers([placed[i] for i in own], [parts[i] for i in own], compared, step)
             rejected |= counts
             decisions += found
         correlation[channel] = float(np.mean([placed[i]["correlation"] for i in own]))

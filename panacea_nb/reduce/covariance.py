@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .rectify import fill_gaps, lanczos_weights
+from .arrays import fill_gaps
+from .rectify import lanczos_weights
 
 LAGS = 3
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..decisions import Decision
-from .arrays import between
+from .arrays import fill_gaps
 from .cosmics import find_spikes, find_tracks, mask_spikes, narrowest, smooth_source, still_above
-from .extract import Extraction, FiberModel, extract
+from .extract import MIN_USED, Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .focus import focused_levels
 from .maskbits import DQ
@@ -20,7 +20,6 @@ from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zer
 CHI_STRIDE = 4  # columns: a million pixels give a robust RMS to a part in a thousand
 FAR_SHIFT = 0.5  # px across dispersion, from which cosmic rays are looked for anew
 TOLD_FOCUS = 0.003  # relative change of the profiles' width that is worth a word
-MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def extract_exposure(
         )
         decisions.append(Decision("ROWFLEX", text, "warn"))
     # A sample of which nearly all is masked can have any value, and would scatter light over the whole frame.
-    light = between(rough.amplitude, (rough.used > MIN_USED) & model.alive[:, None])
+    light = fill_gaps(rough.amplitude, (rough.used > MIN_USED) & model.alive[:, None])
     background = scattered_light(scatter, moved.image(light, image.shape[0]), held(model, image.shape[0]))
     # The first look knew of no scattered light, and took it for cosmic rays where no fibre is: between groups of fibres.
     hit = still_above(first.mask, image, noise, np.maximum(rough.model, background))

@@ -12,6 +12,7 @@ from .kernels import HALF_WIDTH, KNOT, N_COEF, NO_GRADE, NO_IMAGE, fit_columns, 
 from .shiftkernels import offset_sums
 
 RIDGE = 1e-9  # relative to the profile's own weight; only keeps a fully masked fibre solvable
+MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 NO_LIMITS = np.zeros(3, np.float32)
 
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from .arrays import between
-from .extract import FiberModel, extract
+from .arrays import fill_gaps
+from .extract import MIN_USED, FiberModel, extract
 from .rowlevel import PROFILE_ERROR, row_levels
 from .trace import normalised, widened
 
 STRIDE = 4  # columns; light that changes slowly is enough
 SMOOTH = 33  # columns of those, running mean
-MIN_USED = 0.5  # share of a sample's profile weight below which it is not used
 TRIAL = 0.01  # relative change of width, whose effect is linear
 SURE = 3.0  # errors, by which a change must be seen
 WORST_ERROR = 0.007  # relative, of the change: frames with so little light that it is larger keep the flats' width
@@ -83,7 +82,7 @@ def _smooth_light(
     some = slice(STRIDE // 2, None, STRIDE)
     rows = noise if np.shape(noise)[-1] == 1 else noise[:, some]
     part = extract(image[:, some], rows, bad[:, some], model.every(STRIDE, STRIDE // 2), light=light[:, some])
-    known = between(part.amplitude, (part.used > MIN_USED) & model.alive[:, None])
+    known = fill_gaps(part.amplitude, (part.used > MIN_USED) & model.alive[:, None])
     smooth = uniform_filter1d(known, SMOOTH, axis=1, mode="nearest")
     return np.repeat(smooth, STRIDE, axis=1)[:, : image.shape[1]].astype(np.float32)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from .arrays import plain
+from .arrays import fill_gaps, plain
 from .maskbits import DQ
 
 SUPPORT = 3
@@ -85,19 +85,6 @@ def _interpolate(value, index, weight):
 def interpolated(value: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Samples (nf, nx) summed with the weights (nf, nw, 6) of `lanczos_weights`, (nf, nw)."""
     return _interpolate(plain(value, np.float64), plain(index, np.int64), plain(weight, np.float64))
-
-
-def fill_gaps(value: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Masked samples replaced by the line between their good neighbours in the same fibre."""
-    x = np.arange(value.shape[1])
-    out = value.copy()
-    for f in np.flatnonzero(~good.all(axis=1)):
-        g = good[f]
-        if g.sum() >= 2:
-            out[f, ~g] = np.interp(x[~g], x[g], value[f, g])
-        else:
-            out[f] = 0.0
-    return out
 
 
 def rectify(

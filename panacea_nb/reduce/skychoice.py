@@ -10,8 +10,8 @@ from numpy.polynomial import legendre
 from scipy.ndimage import uniform_filter1d
 
 from ..decisions import Decision
+from .arrays import fill_gaps
 from .flat import reference_variance
-from .rectify import fill_gaps
 from .refraction import Refraction
 from .sky import FLAT_ERROR, SkyError, SkyModel, faintest_fibers, fiber_levels, fit_sky
 from .skykernels import SHIFT_TERMS, WIDTH_TERMS

@@ -9,8 +9,8 @@ from numpy.polynomial import legendre
 from scipy.ndimage import binary_dilation, median_filter
 
 from ..decisions import Decision
+from .arrays import fill_gaps
 from .fieldmodel import FieldModel
-from .rectify import fill_gaps
 from .skychoice import adjusted
 
 GROUP = 20  # fibres; amplifier and slit errors change slowly along the slit
