@@ -103,6 +103,16 @@ def test_scattered_light_between_fibres_is_no_cosmic_ray_and_counted_once(setup)
     assert error[38:41] == pytest.approx(0.0, abs=5.0)  # beside the star of 12000
 
 
+def test_fibres_far_from_where_they_were_are_no_cosmic_rays(setup):
+    """1.8 px: the first look takes one flank of bright fibres for cosmic rays, and the shift would end at 1.6."""
+    trace, wave, _, throughput = setup
+    amplitude = 5 * SKY(wave) * throughput * np.gradient(wave, axis=1)
+    image = expose(np.random.default_rng(1), paint(trace + 1.8, amplitude, rows_of(trace) + 40))
+    result = extracted(setup, image, np.zeros(image.shape, np.uint8))
+    assert result.flexure.converged
+    assert result.flexure.coef[0] == pytest.approx(1.8, abs=0.02)
+
+
 @pytest.mark.parametrize("width", [1.0, 1.02, 0.98])
 def test_profiles_that_focus_made_wider_are_no_levels_of_rows(setup, width):
     """A sky of 90 e- per sample: with the flats' width, 4 % of it would be taken for the rows' levels."""

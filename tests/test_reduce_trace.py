@@ -201,6 +201,17 @@ def test_sharp_pixels_are_no_light_of_a_flat(flat):
     assert found.sum() < 710
 
 
+def test_a_hot_column_bends_no_traces(flat, reference, truth):
+    """Over a third of the rows, many times as bright as the fibres: one column of 480."""
+    image = flat[2].copy()
+    image[300:1000, 200] += 30000
+    found = module.trace_fibers(image, read_noise(image), nothing(image), *reference)
+    alive = ~found.dead
+    error = (found.model.trace - truth[0])[alive]
+    assert np.sqrt(np.mean(error**2)) < 0.008
+    assert np.abs(error[:, 24:-24]).max() < 0.03
+
+
 def test_dark_fibres_keep_their_distance():
     """At the end of the slit and beside a gap: half-way between the next lit ones is not where they lie."""
     reference = 7.0 * np.arange(12) + np.repeat([0.0, 20.0], 6)
