@@ -68,9 +68,12 @@ def wait_for(condition, seconds: float, what: str):
 def token_of(out: Path, driver: subprocess.Popen) -> str:
     def owner():
         found = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir)
-        return found if found is not None and found.pid == driver.pid else None
+        if found is None or found.pid != driver.pid:
+            assert driver.poll() is None, f"the driver ended before its lock was seen:\n{driver.communicate()[0]}"
+            return None
+        return found
 
-    return wait_for(owner, 20, "the driver's lock").token
+    return wait_for(owner, 60, "the driver's lock").token
 
 
 def of_kind(token: str, kind: str) -> list[int]:
@@ -147,12 +150,16 @@ def gone(token: str, scratch: str) -> None:
 def test_driver_killed_again_and_again(tmp_path):
     chance = random.Random(20250101)
     out = tmp_path / "out"
-    # The first kill comes before the workers are up, the others in the midst of tasks.
-    for moment, kernels in ((0.2, "plain"), (chance.uniform(3, 6), "plain"), (chance.uniform(5, 8), "fork")):
+    # The first kill comes before the workers are up, the others in the midst of tasks, some of which are done.
+    for ended, kernels in ((None, "plain"), (1, "plain"), (3, "fork")):
         driver = start(out, kernels=kernels)
         token = token_of(out, driver)
         scratch = lock.read_owner(Layout(out, toy.TOY_NIGHT).night_dir).scratch
-        time.sleep(moment)
+        if ended is None:
+            time.sleep(0.2)
+        else:
+            wait_for(lambda n=ended: len(done(out)) >= n and worker_of(out), 60, f"a task after {ended} others")
+            time.sleep(chance.uniform(0.0, 0.25))
         driver.kill()
         driver.communicate()
         check_records(out)
