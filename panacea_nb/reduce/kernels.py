@@ -37,20 +37,30 @@ if KNOT * KNOTS_ON != PHASES or ROWS > SIZE:
 
 
 @njit(cache=True, fastmath=FAST)
-def _spline_weights(s, i, slope):
-    """Weights of the four splines (or of their derivatives) that make a profile at ``s`` knots, beyond knot ``i``."""
-    r = s - i
-    q = 1.0 - r
+def _spline_weights(r, slope):
+    """Weights of the four splines (or of their derivatives) that make a profile ``r`` beyond a knot."""
+    one, two, three, four = np.float32(1.0), np.float32(2.0), np.float32(3.0), np.float32(4.0)
+    q = one - r
     if slope:
-        part = 0.5 / KNOT
-        return -q * q * part, (3.0 * r - 4.0) * r * part, (4.0 - 3.0 * q) * q * part, r * r * part
-    part = 1.0 / 6.0
+        part = np.float32(0.5 / KNOT)
+        return -q * q * part, (three * r - four) * r * part, (four - three * q) * q * part, r * r * part
+    part = np.float32(1.0 / 6.0)
     return (
         q * q * q * part,
-        ((3.0 * r - 6.0) * r * r + 4.0) * part,
-        ((3.0 * q - 6.0) * q * q + 4.0) * part,
+        (three * r * r * (r - two) + four) * part,
+        (three * q * q * (q - two) + four) * part,
         r * r * r * part,
     )
+
+
+@njit(cache=True, fastmath=FAST)
+def _mix(weights, coef, i, at, n, value):
+    """``n`` samples of a window from ``at`` on: the four coefficients from ``i`` on, each with its weights (4 * BLOCK,)."""
+    c0, c1, c2, c3 = np.float32(coef[i]), np.float32(coef[i + 1]), np.float32(coef[i + 2]), np.float32(coef[i + 3])
+    for c in range(n):
+        value[at + c] = (
+            weights[c] * c0 + weights[BLOCK + c] * c1 + weights[2 * BLOCK + c] * c2 + weights[3 * BLOCK + c] * c3
+        )
 
 
 @njit(cache=True, fastmath=FAST)
@@ -61,26 +71,27 @@ def _sample(coef, low, trace, begin, slope, weights, value):
     within a block, all columns mostly use the same coefficients.  Outside the support the window stays 0.
     """
     n = trace.size
+    nearest, farthest = trace.min() / KNOT, trace.max() / KNOT
     for j in range(PHASES):
         shift = (low + j + HALF_WIDTH) / KNOT
-        last, first = int(np.floor(shift - trace.min() / KNOT)), int(np.floor(shift - trace.max() / KNOT))
+        last, first = int(np.floor(shift - nearest)), int(np.floor(shift - farthest))
         if first == last:
-            w0, w1, w2, w3 = weights[0, :n], weights[1, :n], weights[2, :n], weights[3, :n]
             for c in range(n):
-                w0[c], w1[c], w2[c], w3[c] = _spline_weights(shift - trace[c] / KNOT, first, slope)
+                w0, w1, w2, w3 = _spline_weights(np.float32(shift - trace[c] / KNOT - first), slope)
+                weights[c], weights[BLOCK + c], weights[2 * BLOCK + c], weights[3 * BLOCK + c] = w0, w1, w2, w3
             i = first
             for k in range(j, SIZE, PHASES):
                 if 0 <= i <= N_COEF - 4:
-                    c0, c1, c2, c3 = coef[i], coef[i + 1], coef[i + 2], coef[i + 3]
-                    out = value[k * BLOCK + begin : k * BLOCK + begin + n]
-                    for c in range(n):
-                        out[c] = w0[c] * c0 + w1[c] * c1 + w2[c] * c2 + w3[c] * c3
+                    if n == BLOCK:  # a loop of known length is one instruction
+                        _mix(weights, coef, i, k * BLOCK, BLOCK, value)
+                    else:
+                        _mix(weights, coef, i, k * BLOCK + begin, n, value)
                 i += KNOTS_ON
         else:
             for c in range(n):
                 s = shift - trace[c] / KNOT
                 i = int(np.floor(s))
-                a0, a1, a2, a3 = _spline_weights(s, i, slope)
+                a0, a1, a2, a3 = _spline_weights(np.float32(s - i), slope)
                 for k in range(j, SIZE, PHASES):
                     if 0 <= i <= N_COEF - 4:
                         value[k * BLOCK + begin + c] = (
@@ -123,7 +134,7 @@ def profile_windows(trace: np.ndarray, coef: np.ndarray, block: int) -> tuple[np
 @njit(cache=True)
 def fill_windows(trace, coef, block, window, first):
     """Fill the zeros of `profile_windows`."""
-    weights = np.zeros((4, BLOCK))
+    weights = np.zeros(4 * BLOCK, np.float32)
     for b in range(window.shape[0]):
         for f in range(window.shape[1]):
             low = int(np.floor(trace[f, b * BLOCK : (b + 1) * BLOCK].min() + 0.5)) - REACH

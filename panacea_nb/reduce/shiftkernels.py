@@ -142,7 +142,7 @@ def offset_sums(image, floor, bad, amplitude, window, first, trace, coef, block,
     data, expected = np.zeros(size, np.float32), np.zeros(size, np.float32)
     noise, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
     slope, shape = np.zeros((nf, WINDOW), np.float32), np.zeros((nf, 3, 2 * WINDOW), np.float32)
-    light, splines = np.zeros((nf, BLOCK), np.float32), np.zeros((4, BLOCK))
+    light, splines = np.zeros((nf, BLOCK), np.float32), np.zeros(4 * BLOCK, np.float32)
     own, inv = np.zeros((nf, 6 * BLOCK)), np.zeros((nf, 6 * BLOCK))
     above, rhs = np.zeros((nf, 9 * BLOCK)), np.zeros((nf, 3 * BLOCK))
     for b in range(window.shape[0]):
