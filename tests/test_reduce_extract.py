@@ -189,7 +189,7 @@ def test_windows_are_the_profile_and_its_slope(trace):
     coef = np.random.default_rng(61).normal(1, 0.3, (NF, 3 * BLOCK // 4, N_COEF))
     model = FiberModel(steep, coef, 4, np.ones(NF, bool))
     window, first = model.windows
-    slopes, weights, step = np.zeros((NF, window.shape[2]), np.float32), np.zeros((4, BLOCK)), 1e-5
+    slopes, weights, step = np.zeros((NF, window.shape[2]), np.float32), np.zeros(4 * BLOCK, np.float32), 1e-5
     for b in range(3):
         slope_windows(steep, coef, 4, b, first, weights, slopes)
         for f in (0, 1, NF - 1):
