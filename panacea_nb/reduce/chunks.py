@@ -52,26 +52,37 @@ def chunk_means(
     chunk_wave (n,), means (n, nf), variances (n, nf) of noise and flat, inf where a fibre has less than half of a chunk, and the
     means of ``rows`` (n, nf)
     """
-    edges = np.linspace(0, wave.size, n_chunks + 1).astype(int)
+    first = np.linspace(0, wave.size, n_chunks + 1).astype(int)[:-1]
     # An error of the flat is much the same in all chunks: it must not average down over them.
     often = min(n_chunks, often)
-    means, variances, centres, common = [], [], [], []
     usable = good & (variance > 0)
-    typical = np.nanmedian(np.where(usable, variance, np.nan), axis=0)
-    weight = np.where(np.isfinite(typical) & (typical > 0), 1.0 / np.where(typical > 0, typical, 1.0), 0.0)
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
-        w = weight[a:b] * usable[:, a:b]
-        total = w.sum(axis=1)
-        enough = total > 0.5 * weight[a:b].sum()
-        safe = np.where(total > 0, total, 1.0)
-        mean = (w * value[:, a:b]).sum(axis=1) / safe
-        var = (w**2 * variance[:, a:b]).sum(axis=1) / safe**2
-        off = (w * flat[:, a:b]).sum(axis=1) / safe
-        common.append(np.zeros(off.size) if rows is None else (w * rows[:, a:b]).sum(axis=1) / safe)
-        means.append(np.where(enough, mean, 0.0))
-        variances.append(np.where(enough, var + often * off**2, np.inf))
-        centres.append(np.average(wave[a:b], weights=weight[a:b] + 1e-30))
-    return np.array(centres), np.array(means), np.array(variances), np.array(common)
+    typical = _median_of(variance, usable)
+    weight = np.where(typical > 0, 1.0 / np.where(typical > 0, typical, 1.0), 0.0)
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, first, axis=-1)
+
+    w = weight * usable
+    total = summed(w)
+    enough = total > 0.5 * summed(weight)
+    safe = np.where(total > 0, total, 1.0)
+    mean = summed(w * value) / safe
+    off = summed(w * flat) / safe
+    noise = summed(w**2 * variance) / safe**2
+    common = np.zeros(mean.shape) if rows is None else summed(w * rows) / safe
+    faint = weight + 1e-30
+    centres = summed(faint * wave) / summed(faint)
+    variances = np.where(enough, noise + often * off**2, np.inf)
+    return centres, np.where(enough, mean, 0.0).T, variances.T, common.T
+
+
+def _median_of(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Median (nw,) of the usable values (nf, nw), 0 where there is none."""
+    ordered = np.sort(np.where(usable, values, np.inf), axis=0)
+    n = usable.sum(axis=0)
+    column = np.arange(n.size)
+    middle = 0.5 * (ordered[np.maximum(n - 1, 0) // 2, column] + ordered[np.minimum(n // 2, len(values) - 1), column])
+    return np.where(n > 0, middle, 0.0)
 
 
 def with_levels(variances: np.ndarray, common: np.ndarray) -> np.ndarray:

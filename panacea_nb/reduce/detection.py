@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.ndimage import median_filter
 
@@ -11,7 +13,7 @@ from .refraction import Refraction
 from .sourceprior import MOFFAT_BETA, SEEING_PRIOR
 
 MAP_STEP = 0.3  # arcsec between the places of the detection map
-MAP_CHUNKS = 3  # bins that share the profiles of the detection map
+PATH_STEP = 0.1  # arcsec of the path by refraction over which the images of a map's places are the same
 SURE_DETECTION = 15.0  # beyond, nothing but light does it
 MAP_SCATTER = 1.15  # of a detection map in which nothing but noise and a faint source is
 LINE_WIDTHS = (10, 20, 40, 80)  # samples: from lines as sharp as the instrument makes them to those of quasars
@@ -36,16 +38,9 @@ def detection_map(
     xs = np.arange(positions[:, 0].min() - 0.6, positions[:, 0].max() + 0.61, MAP_STEP)
     ys = np.arange(positions[:, 1].min() - 0.6, positions[:, 1].max() + 0.61, MAP_STEP)
     gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
-    dx, dy = refraction.offset(wave, wave_ref)
     by_chunk = np.zeros((wave.size, gx.size))
-    for first in range(0, wave.size, MAP_CHUNKS):
-        # Refraction moves the source by a tenth of its width over a few chunks: they share one set of profiles.
-        block = slice(first, min(first + MAP_CHUNKS, wave.size))
-        at = gx + dx[block].mean(), gy + dy[block].mean()
-        p = lenslet_fractions(positions, *at, np.full(gx.size, fwhm), MOFFAT_BETA[0], 1)
-        w = 1.0 / variances[block]
-        norm = (p**2) @ w.T
-        by_chunk[block] = ((p @ (means[block] * w).T) / np.sqrt(np.maximum(norm, 1e-300))).T
+    for bins, snr in _filtered(positions, gx, gy, wave, means, variances, refraction, wave_ref, fwhm):
+        by_chunk[bins] = snr.T
     # Chunks add up in inverse variance of the flux, with the S/N that a flat spectrum would have.
     scale = np.array(
         [
@@ -58,6 +53,27 @@ def detection_map(
     snr = (by_chunk * scale[:, None]).sum(axis=0) / max(np.sqrt((scale**2).sum()), 1e-300)
     shape = (ys.size, xs.size)
     return xs, ys, snr.reshape(shape), by_chunk.reshape(-1, *shape)
+
+
+def _filtered(
+    positions: np.ndarray, gx: np.ndarray, gy: np.ndarray, wave: np.ndarray, means: np.ndarray, variances: np.ndarray,
+    refraction: Refraction, wave_ref: float, fwhm: float,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Matched filter for a point source at each of the places ``gx``, ``gy`` (m,), in bins that lie close on its path together.
+
+    Yields
+    ------
+    bins (k,) of ``wave`` (n,), S/N (m, k)
+    """
+    path = np.stack(refraction.offset(wave, wave_ref), axis=1)
+    _, which = np.unique(np.round(path / PATH_STEP), axis=0, return_inverse=True)
+    which = which.ravel()
+    for part in range(which.max() + 1):
+        bins = np.flatnonzero(which == part)
+        dx, dy = path[bins].mean(axis=0)
+        p = lenslet_fractions(positions, gx + dx, gy + dy, np.full(gx.size, fwhm), MOFFAT_BETA[0], 1)
+        w = np.where(np.isfinite(variances[bins]), 1.0 / variances[bins], 0.0)
+        yield bins, (p @ (means[bins] * w).T) / np.sqrt(np.maximum((p**2) @ w.T, 1e-300))
 
 
 def significance(snr: np.ndarray) -> float:
@@ -85,9 +101,7 @@ def line_search(positions, wave, value, variance, sky, good, refraction, wave_re
     snr, i, j : of the best place xs[i], ys[j]
     wave (1,), means (1, nf), variances (1, nf) : of its window, above the windows beside
     """
-    gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
-    nothing = np.zeros((1, positions.shape[0]))
-    best = (0.0, 0, 0, wave[:1], nothing, nothing)
+    windows = []
     for width, begin in ((w, b) for w in LINE_WIDTHS for b in (0, w // 2)):
         n = (wave.size - begin) // width
         if n < LINE_BESIDE:
@@ -96,19 +110,17 @@ def line_search(positions, wave, value, variance, sky, good, refraction, wave_re
         samples = (value[:, some], variance[:, some], systematic * sky[:, some], good[:, some], wave[some])
         centres, means, variances, _ = chunk_means(*samples, n, often=1)
         # Continuum: what neighbouring windows hold.
-        means = means - median_filter(means, size=(LINE_BESIDE, 1), mode="nearest")
-        dx, dy = refraction.offset(centres, wave_ref)
-        step = max(1, 80 // width)
-        for first in range(0, n, step):
-            block = slice(first, min(n, first + step))
-            mid = (block.start + block.stop - 1) // 2
-            at = gx + dx[mid], gy + dy[mid]
-            p = lenslet_fractions(positions, *at, np.full(gx.size, SEEING_PRIOR[0]), MOFFAT_BETA[0], 1)
-            w = np.where(np.isfinite(variances[block]), 1.0 / variances[block], 0.0)
-            snr = (p @ (means[block] * w).T) / np.sqrt(np.maximum((p**2) @ w.T, 1e-300))
-            g, k = np.unravel_index(np.argmax(snr), snr.shape)
-            if snr[g, k] > best[0]:
-                j, i = np.unravel_index(g, (ys.size, xs.size))
-                one = slice(first + k, first + k + 1)
-                best = (float(snr[g, k]), int(i), int(j), centres[one], means[one], variances[one])
+        windows.append((centres, means - median_filter(means, size=(LINE_BESIDE, 1), mode="nearest"), variances))
+    nothing = np.zeros((1, positions.shape[0]))
+    best = (0.0, 0, 0, wave[:1], nothing, nothing)
+    if not windows:
+        return best
+    centres, means, variances = (np.concatenate(part) for part in zip(*windows, strict=True))
+    gx, gy = (g.ravel() for g in np.meshgrid(xs, ys))
+    for bins, snr in _filtered(positions, gx, gy, centres, means, variances, refraction, wave_ref, SEEING_PRIOR[0]):
+        g, k = np.unravel_index(np.argmax(snr), snr.shape)
+        if snr[g, k] > best[0]:
+            j, i = np.unravel_index(g, (ys.size, xs.size))
+            one = slice(bins[k], bins[k] + 1)
+            best = (float(snr[g, k]), int(i), int(j), centres[one], means[one], variances[one])
     return best
