@@ -28,6 +28,7 @@ from .worker import Order, make_ready, run_task
 RETRIES = 2  # of a task whose worker was lost; a task that failed is never tried again
 _HEARTBEAT = 2  # s
 _HEARTBEAT_LOST = 10  # s
+_POLL = 100  # ms between two looks of an idle engine at its clock; messages wake it at once, and every look costs
 _START_WITHIN = 180.0  # s in which a task must be taken up by a worker of this machine
 _START_ELSEWHERE = 600.0  # s for workers on other nodes or from an image that no node has read yet
 _GIVE_UP = 4.0  # s after which workers elsewhere have seen that their pool is out of service
@@ -256,6 +257,7 @@ class ParslEngine:
             cores_per_worker=0.01,
             heartbeat_period=_HEARTBEAT,
             heartbeat_threshold=_HEARTBEAT_LOST,
+            poll_period=_POLL,
             # By module, so that the environment's bin folder need not be on PATH.
             launch_cmd=self._launch_command(DEFAULT_LAUNCH_CMD.removeprefix("process_worker_pool.py")),
             interchange_launch_cmd=self._interchange(),
