@@ -10,7 +10,7 @@ from panacea_nb.instrument import channel
 from panacea_nb.reduce.companion import at_wavelength
 from panacea_nb.reduce.optimal import extract_source
 from panacea_nb.reduce.psf import lenslet_fractions
-from panacea_nb.reduce.refraction import Refraction, path_scale, scaled_path
+from panacea_nb.reduce.refraction import Refraction, path_decision, path_scale, scaled_path
 from panacea_nb.reduce.source import PointSource, find_source, source_shapes
 from panacea_nb.reduce.sourceprior import SourcePrior
 
@@ -441,6 +441,7 @@ def test_a_share_of_light_that_no_model_explains_is_told():
     beside = 3e3 * light(1.3, -0.2, 1.4)
     found = search(data + beside, variance, sky, good)[0]
     assert 0.01 < found.unexplained < 0.1
+    assert found.flux_error > found.unexplained
     assert search(*field(rng, 40.0)[:4])[0].unexplained == 0.0
 
 
@@ -472,3 +473,11 @@ def test_place_is_told_from_how_the_light_changes_where_levels_are_uncertain():
     known, flat, pull = np.sqrt(np.mean(np.square(found), axis=0))
     assert known < 0.8 * flat
     assert 0.5 < pull < 1.5
+
+
+@pytest.mark.parametrize(("scale", "turn", "severity"), [(1.2, 15.0, "info"), (1.44, -44.0, "warn"), (0.6, 0.0, "warn")])
+def test_a_path_that_no_air_makes_is_warned_of(scale, turn, severity):
+    decision = path_decision(scaled_path(scale, turn))
+    assert decision.code == "REFRPATH"
+    assert decision.severity == severity
+    assert f"{scale:.2f} times" in decision.text

@@ -38,6 +38,7 @@ class Calibration:
     throughput : (nf, nx); flat : (ny, nx) pixel flat; flat_error : (nx,), what it may be wrong by in a pixel
     profile_scale : float, K of the flux scale
     positions : (nf, 2) IFU arcsec
+    arcs : (2, m), the arc lines that the wavelengths rest on [A, air], and by how much these are too large there [px]
     """
 
     bias: MasterBias
@@ -52,6 +53,7 @@ class Calibration:
     flat_error: np.ndarray
     profile_scale: float
     positions: np.ndarray
+    arcs: np.ndarray
 
     @property
     def binning(self) -> int:
@@ -117,6 +119,7 @@ def load(task: Task) -> Calibration:
         bias, dark, bad | flats.flag("defects"), model, scatter, waves["wavelength"], waves["lsf"], flats["throughput"],
         flats["pixelflat"], flats["pixelerror"], float(flats.meta["profile_scale"]),
         find_channel(task.channel).fiber_positions(),
+        np.asarray(waves.meta.get("lines", [[], []]), float),  # reductions made before they were kept have none
     )  # fmt: skip
 
 

@@ -173,7 +173,7 @@ def flux(result, scale, decisions) -> dict[str, float]:
     if result.source is not None:
         values["seeing"] = result.source.fwhm
         values["psf_chi"] = result.source.chi
-        values["psf_rest"] = 100 * result.source.unexplained
+        values["disk_rest" if result.source.extended else "psf_rest"] = 100 * result.source.unexplained
     return values
 
 

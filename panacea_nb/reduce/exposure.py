@@ -52,13 +52,13 @@ class ScienceExtraction:
     decisions: list[Decision] = field(default_factory=list)
 
 
-def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None, response=None) -> WavelengthZero:
+def zero_of(sky: SkyModel, lines: np.ndarray, lsf_sigma, templates=None, response=None, arcs=None) -> WavelengthZero:
     """Wavelength zero from sky lines, or from templates where the channel has none.
 
-    ``templates`` is (wavelength, spectra) for `zero_from_template`.
+    ``templates`` is (wavelength, spectra) for `zero_from_template`; ``arcs`` see `zero_from_lines`.
     """
     if lines.size >= 3:
-        return zero_from_lines(sky, lines, lsf_sigma, response)
+        return zero_from_lines(sky, lines, lsf_sigma, response, arcs)
     if templates is None:
         return WavelengthZero(0.0, 0.0, np.inf, False, 0, np.zeros(0), np.zeros(0), np.zeros(0))
     return zero_from_template(sky, *templates)
@@ -89,6 +89,7 @@ def extract_exposure(
     flat_error: np.ndarray,
     templates=None,
     response=None,
+    arcs: np.ndarray | None = None,
     marked: tuple[np.ndarray, np.ndarray] | None = None,
     rounds: int = 2,
 ) -> ScienceExtraction:
@@ -103,7 +104,7 @@ def extract_exposure(
     positions : (nf, 2) [arcsec]
     wander : (2, 3), see `rowlevel.row_levels`
     flat_error : (nx,), relative error of the pixel flat: it limits bright stars, and counts in weights and variances
-    sky_lines : (n,) [A]; templates : see `zero_of`; response : see `zero_from_lines`
+    sky_lines : (n,) [A]; templates : see `zero_of`; response, arcs : see `zero_from_lines`
     marked : (ny, nx) bool twice, optional
         Pixels that are hit by cosmic rays, and pixels that are not, by hand.
     rounds : int
@@ -177,8 +178,10 @@ def extract_exposure(
         uncertain = np.sqrt(floor + (np.asarray(flat_error, np.float32) * expected) ** 2)
         result = extract(image, uncertain, bad | cosmics, moved, background=background, light=light)
     if sky is not None:
-        zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response)
+        zero = zero_of(sky, sky_lines, reference_sigma(wavelength, lsf, model.alive), templates, response, arcs)
         waves = corrected_wavelength(sky, zero)
+        if zero.used and zero.bend.size:
+            decisions.append(bend_decision(zero, float(np.median(np.gradient(wavelength, axis=1)))))
         if not zero.used:
             known = f"error {zero.error:.3f} A" if np.isfinite(zero.error) else "no line to measure it on"
             text = (
@@ -200,6 +203,18 @@ def extract_exposure(
     return ScienceExtraction(
         result, samples, moved, flexure, background.astype(np.float32), cosmics, waves, sky, zero, chi, decisions
     )
+
+
+def bend_decision(zero: WavelengthZero, pixel: float) -> Decision:
+    """What is said of a bend of the wavelengths that the sky's lines show; ``pixel`` [A]."""
+    bend = zero.offset(zero.grid) - zero.shift - zero.slope * np.linspace(-1, 1, zero.grid.size)
+    worst = int(np.argmax(np.abs(bend)))
+    text = (
+        f"between and beyond the arc lines the wavelengths were off by up to {abs(bend[worst]) / pixel:.2f} px (at "
+        f"{zero.grid[worst]:.0f} A), as the sky's lines show: corrected in this exposure, to a tenth or two, as well as the lines "
+        "are known; exposures with too little sky keep the arcs'"
+    )
+    return Decision("WAVEBEND", text, "warn")
 
 
 def with_marks(cosmics: np.ndarray, marked: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from ..decisions import Decision
 from .companion import companion_decision, expected_one, find_companion, to_dict
 from .cosmics import field_neighbours, find_lonely, find_spikes, narrowest, smooth_source
+from .diffuse import diffuse_decision, lit_samples
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
 from .refraction import Refraction
@@ -116,12 +117,13 @@ def model_field(
     source, source_native, exclude, correction = None, np.zeros((nf, nx)), np.zeros(nf, bool), None
     companion, beside = None, np.zeros((nf, nx))
     sky, search, seen, stray = None, {}, amplitude, None
+    lit, windows = np.zeros((nf, nx), bool), None
     for turn in range(rounds + 1):
         if turn == rounds and companion is None:
             break  # two sources push each other about: they get a round more
         sky = sky_fit(
             seen, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
-            start=sky, rounds=2 if turn else 3,
+            lit=lit, start=sky, rounds=2 if turn else 3,
         )  # fmt: skip
         native = sky.native()
         rest = seen - native - beside
@@ -196,6 +198,8 @@ def model_field(
         spikes |= find_lonely(seen - native - source_native, sigma, source_native, good, sky.wavelength, neighbours)
         mask[spikes] |= np.uint8(DQ.OUTLIER)
         good = good & ~spikes
+        lines = seen - native - source_native
+        lit, windows = lit_samples(lines, variance, native, source_native, good, sky.wavelength, neighbours, windows)
         if correct_ftf and turn == 0:
             throughput, correction, decision = correct_throughput(
                 seen - source_native, variance, good, sky, throughput, alive
@@ -207,6 +211,8 @@ def model_field(
     decisions += sky.decisions + (source.decisions if source is not None else [])
     if companion is not None:
         decisions.append(companion_decision(source, companion))
+    if windows is not None:
+        decisions += diffuse_decision(lit, windows, sky.wavelength, alive)
     if stray is not None:
         decisions.append(stray_decision(stray, sky.native()))
     decisions = list(dict.fromkeys(decisions))

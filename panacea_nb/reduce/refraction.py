@@ -9,6 +9,10 @@ import numpy as np
 
 from ..decisions import Decision
 
+# Length and turn [deg] of a path beyond which no air makes it: two stars of different colours that look like one, say.
+USUAL_SCALE = (0.7, 1.4)
+USUAL_TURN = 25.0
+
 
 @dataclass(frozen=True)
 class Refraction:
@@ -58,4 +62,10 @@ def path_decision(path: Sequence[float]) -> Decision:
         f"the source's own light shows its path by refraction: {scale:.2f} times as long as the instrument's table has it, "
         f"turned by {turn:.1f} deg"
     )
-    return Decision("REFRPATH", text, "info")
+    if USUAL_SCALE[0] <= scale <= USUAL_SCALE[1] and abs(turn) <= USUAL_TURN:
+        return Decision("REFRPATH", text, "info")
+    text += (
+        ": no air does that. It may be two stars of different colours closer than the seeing, whose spectra are then mixed, or an "
+        "object that is elsewhere in one colour than in another: look at its image and at what the model leaves in 06_sky"
+    )
+    return Decision("REFRPATH", text, "warn")

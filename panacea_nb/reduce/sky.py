@@ -220,6 +220,7 @@ def fit_sky(
     *,
     source: np.ndarray | None = None,
     exclude: np.ndarray | None = None,
+    lit: np.ndarray | None = None,
     fibers: np.ndarray | None = None,
     start: SkyModel | None = None,
     rounds: int = 4,
@@ -240,6 +241,8 @@ def fit_sky(
         Model of the sources [e- per column], subtracted before the fit.
     exclude : (nf,) bool, optional
         Fibres never taken as sky.
+    lit : (nf, nx) bool, optional
+        Samples never taken as sky.
     fibers : (nf,) bool, optional
         Sky fibres fixed by the user.
     start : SkyModel, optional
@@ -248,7 +251,7 @@ def fit_sky(
     nf, nx = amplitude.shape
     data = plain(amplitude if source is None else amplitude - source, np.float64)
     variance = plain(variance, np.float64)
-    usable = plain(good & alive[:, None] & (variance > 0), bool)
+    usable = plain((good if lit is None else good & ~lit) & alive[:, None] & (variance > 0), bool)
     base_weight = np.where(usable, 1.0 / np.maximum(variance, 1e-9), 0.0)
     dispersion = np.gradient(wavelength, axis=1)
     lam = wavelength.copy()

@@ -162,7 +162,13 @@ def sky_fit(
     return fit
 
 
-def _fit_named(fibers: np.ndarray, *data: np.ndarray, exclude: np.ndarray | None = None, **how: object) -> SkyModel:
+def _fit_named(
+    fibers: np.ndarray,
+    *data: np.ndarray,
+    exclude: np.ndarray | None = None,
+    lit: np.ndarray | None = None,
+    **how: object,
+) -> SkyModel:
     """`fit_sky` with the fibres that were named and no others; a source in them is subtracted, not avoided."""
     count = int((fibers & data[7]).sum())
     if count < MIN_CHOSEN:

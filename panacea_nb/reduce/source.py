@@ -54,7 +54,8 @@ class PointSource:
     decisions : list of Decision
     shear : ellipticity of the model, see `psf.lenslet_fractions`
     disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
-    flux_error : float, relative error of the flux that all wavelengths share: of place, shape and levels; NaN where none was fitted
+    flux_error : float, relative error of the flux that all wavelengths share: of place, shape, levels and what the model does not
+        explain; NaN where none was fitted
     path : how its path by refraction differs from the instrument's table, see `Refraction.changed`
     widest : float, arcsec; a wider image is no star's
     unexplained : float, RMS of what the model leaves in the fibres beyond their noise, as a share of the model's own RMS
@@ -224,7 +225,8 @@ def fit_point_source(
         return _chunk_fluxes(_shapes(whole(fit.x + change), positions, wave, wave_ref, refraction, disk), means, weight)[0]
 
     elsewhere = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux, disk)
-    flux_error = _flux_error(flux_at, flux, error, covariance, elsewhere)
+    # An image that the model describes to a few per cent gives no flux that is known better.
+    flux_error = float(np.hypot(_flux_error(flux_at, flux, error, covariance, elsewhere), unexplained))
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:7])}

@@ -55,6 +55,12 @@ class WavelengthSolution:
     degree: int
     decisions: list[Decision] = field(default_factory=list)
 
+    def lines_used(self) -> np.ndarray:
+        """Lines used in a quarter of the fibres or more: wavelengths [A], and how much the solution is too large there [px]."""
+        many = np.flatnonzero(self.used.sum(axis=1) >= self.used.shape[1] // 4)
+        left = [np.median(self.residual[i][self.used[i]]) for i in many]
+        return np.array([self.lines.wavelength[many], left])
+
 
 def without_lines(lines, dropped: str):
     """The table of arc lines without those that the user drops, and the decision that says so.

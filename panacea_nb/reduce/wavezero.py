@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.polynomial import legendre
 from scipy.ndimage import gaussian_filter1d
 
 from ..instrument import mean_telluric
 from .flat import KNOT_PIXELS, smooth_design
 from .sky import SkyModel
+from .wavebend import LineShifts, line_shifts, smooth_bend
 
 ZERO_ROUNDS = 10
 UNLISTED_ROUNDS = (2, 4, 6)  # of the fit, after which lines that the list lacks are looked for
@@ -17,6 +19,8 @@ UNLISTED_SIGMA = 6.0  # significance of such a line
 GROUPS = 4  # of lines, that are asked for the shift one by one
 SLOPE_PRIOR = 0.03  # px per half range, of the shift along a channel
 WIDTH_PRIOR = 0.1  # relative, of the lines' widths against those of the arcs
+BEND_LINES = 12  # of the sky, from which what the arcs' polynomial does between and beyond their lines can be seen
+BEND_ROUNDS = 3  # of measuring a bend and fitting the lines with it: at first lines may be half a pixel from their place
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class WavelengthZero:
     ----------
     shift : float [A] at the channel's middle; slope : float [A per half range]; error : float [A]
     used : bool, whether it is significant enough to be applied
+    bend : (k,) [A], Legendre terms over the channel of what sky lines show beside arc lines, empty where that is nothing
     n_lines : int
     model, spectrum, grid : arrays for the figure (fitted and measured sky [e-/A], wavelength [A])
     """
@@ -39,10 +44,21 @@ class WavelengthZero:
     grid: np.ndarray
     spectrum: np.ndarray
     model: np.ndarray
+    bend: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def offset(self, wave: np.ndarray) -> np.ndarray:
+        """How far [A] the calibrations' wavelengths are too large at ``wave`` [A]."""
+        z = 2 * (wave - self.grid[0]) / (self.grid[-1] - self.grid[0]) - 1
+        bend = legendre.legval(np.clip(z, -1.0, 1.0), self.bend) if self.bend.size else 0.0
+        return self.shift + self.slope * z + bend
 
 
 def zero_from_lines(
-    sky: SkyModel, lines: np.ndarray, lsf_sigma, response: tuple[np.ndarray, np.ndarray] | None = None
+    sky: SkyModel,
+    lines: np.ndarray,
+    lsf_sigma,
+    response: tuple[np.ndarray, np.ndarray] | None = None,
+    arcs: np.ndarray | None = None,
 ) -> WavelengthZero:
     """Wavelength zero of the sky model from a list of sky-line wavelengths.
 
@@ -59,6 +75,42 @@ def zero_from_lines(
     response : wavelength [A] and factor from electrons to flux, optional
         The lines are fitted in flux, as users will see them: where the response is steep, a line's centre in electrons lies up to
         0.02 px beside that in flux.
+    arcs : (2, m), optional
+        The arc lines that the wavelengths rest on [A], and by how much these are too large there [px].  Where they are few, the
+        sky's lines may show that their polynomial is wrong between and beyond them, which is then taken out too, see
+        `wavebend.smooth_bend`.
+    """
+    given = sky, lines, lsf_sigma, response
+    zero, _ = _fit_lines(*given, np.zeros(0))
+    if arcs is None or not arcs.size or zero.n_lines < BEND_LINES:
+        return zero
+    pixel = sky.spectrum.step / KNOT_PIXELS
+    bend = np.zeros(0)
+    for _ in range(BEND_ROUNDS):
+        # Half of a line that is off its place would look like one that the list lacks.
+        _, shifts = _fit_lines(*given, bend, all_listed=True)
+        bend = smooth_bend(shifts, _unit(arcs[0], zero.grid), arcs[1], pixel, bend)
+        if not bend.size:
+            return zero
+    return _fit_lines(*given, bend)[0]
+
+
+def _unit(wave: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Wavelengths as places from -1 to 1 on a grid."""
+    return 2 * (wave - grid[0]) / (grid[-1] - grid[0]) - 1
+
+
+def _fit_lines(
+    sky: SkyModel,
+    lines: np.ndarray,
+    lsf_sigma,
+    response: tuple[np.ndarray, np.ndarray] | None,
+    bend: np.ndarray,
+    all_listed: bool = False,
+) -> tuple[WavelengthZero, LineShifts]:
+    """The fit of `zero_from_lines` with a given ``bend``, and what each line would be moved by beside that.
+
+    With ``all_listed`` no lines are looked for that the list lacks.
     """
     step = sky.spectrum.step / 2
     low, high = float(np.percentile(sky.wavelength, 0.2)), float(np.percentile(sky.wavelength, 99.8))
@@ -70,9 +122,9 @@ def zero_from_lines(
     inside = lines[(lines > low + 8 * step) & (lines < high - 8 * step)]
     n = inside.size
     if n == 0:
-        return WavelengthZero(0.0, 0.0, np.inf, False, 0, grid, value, value)
-    unit = lambda wave: 2 * (wave - low) / (high - low) - 1  # noqa: E731
-    z = unit(grid)
+        return WavelengthZero(0.0, 0.0, np.inf, False, 0, grid, value, value), LineShifts.none()
+    z, at_lines = _unit(grid, grid), _unit(inside, grid)
+    bent = legendre.legval(at_lines, bend) if bend.size else 0.0
     with_slope = n >= 8
     terms = [np.ones_like(z), z] if with_slope else [np.ones_like(z)]
     continuum = smooth_design(grid.size, max(6, int((high - low) / 60))).T
@@ -87,7 +139,7 @@ def zero_from_lines(
     weight, error = 1.0 / variance, np.inf
     pixel = sky.spectrum.step / KNOT_PIXELS
     for turn in range(ZERO_ROUNDS):
-        where = np.concatenate([inside + moved[0] + moved[1] * unit(inside), unlisted])
+        where = np.concatenate([inside + moved[0] + moved[1] * at_lines + bent, unlisted])
         sigma = sigma0 * (1 + wider[0] + wider[1] * z)
         u = (grid[None, :] - where[:, None]) / sigma[None, :]
         near = np.abs(u) < 6
@@ -122,13 +174,16 @@ def zero_from_lines(
         error = float(np.sqrt(np.linalg.pinv(system, rcond=1e-9)[at, at])) / scale[at] * max(1.0, spread) * np.sqrt(2)
         if turn == ZERO_ROUNDS - 1 and n >= GROUPS * GROUPS:
             error = max(error, _disagreement(columns, at, flux[:n, None] * shapes[:n] * u[:n] / sigma, weight, value))
-        if turn in UNLISTED_ROUNDS:
+        if turn == ZERO_ROUNDS - 1:
+            slopes = flux[:n, None] * shapes[:n] * u[:n] / sigma
+            others = np.concatenate([columns[:at], columns[at + len(terms) :]])
+            shifts = line_shifts(others, slopes, weight, value, at_lines, inside, float(sigma.mean()), pixel)
+        if turn in UNLISTED_ROUNDS and not all_listed:
             found = _unlisted_lines(rest, spread, grid, where, float(sigma.mean()))
             unlisted, flux = np.concatenate([unlisted, found]), np.concatenate([flux, np.zeros(found.size)])
     used = bool(np.isfinite(error) and error < 0.06 * 2 * step and abs(moved[0]) < 4 * sigma0.mean())
-    return WavelengthZero(
-        float(moved[0]), float(moved[1]) if with_slope else 0.0, error, used, int(n), grid, value, model
-    )
+    slope = float(moved[1]) if with_slope else 0.0
+    return WavelengthZero(float(moved[0]), slope, error, used, int(n), grid, value, model, bend), shifts
 
 
 def _disagreement(columns: np.ndarray, at: int, slopes: np.ndarray, weight: np.ndarray, value: np.ndarray) -> float:
@@ -211,6 +266,4 @@ def corrected_wavelength(sky: SkyModel, zero: WavelengthZero) -> np.ndarray:
     """The wavelength map (nf, nx) with the fibres' relative shifts and the zero taken out."""
     if not zero.used:
         return sky.wavelength
-    low, high = zero.grid[0], zero.grid[-1]
-    z = 2 * (sky.wavelength - low) / (high - low) - 1
-    return sky.wavelength - zero.shift - zero.slope * z
+    return sky.wavelength - zero.offset(sky.wavelength)
