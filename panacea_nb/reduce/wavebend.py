@@ -14,9 +14,9 @@ APART = 3.0  # sigma of a line's width; closer ones are moved together
 BADLY_KNOWN = 0.3  # px, error of a line's shift from which it says nothing
 LEAST_SCATTER = 0.1  # px, of lines about a smooth bend: what lists and blends make of them
 SURE = 25.0  # chi-square by which a bend must be seen
-# px, of the largest bend at a line; wavelengths of sky lines, which blend, are listed off by up to two tenths, neighbours alike: a
-# smaller bend is theirs.
-LEAST = 0.3
+# px, of the largest bend at a line.  Sky lines blend and are listed off by up to two tenths, neighbours alike, which bends by up to
+# 0.4 px beyond the arc lines: less than this is not told from it.
+LEAST = 0.6
 
 
 @dataclass(frozen=True)
