@@ -21,7 +21,8 @@ from nbclient import NotebookClient
 from specutils import Spectrum
 
 from panacea_nb.instrument import CHANNELS, N_FIBERS, N_WAVE
-from panacea_nb.products import nightly
+from panacea_nb.instrument import channel as find_channel
+from panacea_nb.products import calibration, nightly, session
 from panacea_nb.products.digest import content_digest
 from panacea_nb.workflow import notebooks
 
@@ -43,6 +44,16 @@ ROWS = ["wavelength", "F_lambda", "Sky_lambda", "e_F_lambda", "e_Sky_lambda", "r
 @pytest.fixture(scope="module")
 def rows(reduced_night):
     return list(nightly.night_table(reduced_night.layout))
+
+
+@pytest.mark.parametrize("channel", ["orange", "farred"])
+def test_the_arc_lines_that_wavelengths_rest_on_are_handed_on(reduced_night, channel):
+    task = session.open(stage="05_extract", output=reduced_night.layout.output, night=NIGHT, channel=channel)
+    wave, left = calibration.load(task).arcs
+    listed = np.asarray(find_channel(channel).arc_lines()["wavelength"], float)
+    assert 5 <= wave.size <= listed.size
+    assert np.isin(wave, listed).all()
+    assert np.abs(left).max() < 0.1
 
 
 def where(row) -> tuple[str, int, int, str]:
