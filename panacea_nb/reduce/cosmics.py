@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import median_filter, uniform_filter1d
+from scipy.ndimage import uniform_filter1d
 
 from ..instrument import LENSLET_PITCH
-from .arrays import plain
+from .arrays import plain, running_median
 from .extract import Extraction, FiberModel, blank_extraction, refit
 from .kernels import BLOCK, grow_tracks
 
@@ -115,8 +115,7 @@ def smooth_source(
         that of a few neighbours, biases faint light low
     """
     filled = np.where(good, rest, 0.0).astype(np.float32)
-    # Row by row: the one-dimensional filter is ten times as fast as the same window on an image.
-    continuum = np.stack([median_filter(row, size=window, mode="nearest") for row in filled])
+    continuum = running_median(filled, window)
     continuum = uniform_filter1d(continuum, window // 2, axis=1, mode="nearest")
     # Emission lines: what a five-pixel median leaves and the noise cannot explain.
     line = _median_of_five(filled - continuum)

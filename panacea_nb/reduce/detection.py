@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.ndimage import median_filter
 
+from .arrays import running_median
 from .chunks import chunk_means
 from .psf import lenslet_fractions
 from .refraction import Refraction
@@ -110,7 +110,7 @@ def line_search(positions, wave, value, variance, sky, good, refraction, wave_re
         samples = (value[:, some], variance[:, some], systematic * sky[:, some], good[:, some], wave[some])
         centres, means, variances, _ = chunk_means(*samples, n, often=1)
         # Continuum: what neighbouring windows hold.
-        windows.append((centres, means - median_filter(means, size=(LINE_BESIDE, 1), mode="nearest"), variances))
+        windows.append((centres, means - running_median(means.T, LINE_BESIDE).T, variances))
     nothing = np.zeros((1, positions.shape[0]))
     best = (0.0, 0, 0, wave[:1], nothing, nothing)
     if not windows:

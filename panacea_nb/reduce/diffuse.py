@@ -7,9 +7,10 @@ over the field, from lenslet to neighbouring lenslet alike; the sky's does not.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter1d, median_filter
+from scipy.ndimage import binary_dilation, maximum_filter1d
 
 from ..decisions import Decision
+from .arrays import running_median
 
 WIDTH = 6  # columns of a window, of which the next begins in the middle: a line's full width and a half
 BESIDE = 31  # windows, whose median is the continuum under the middle one
@@ -61,7 +62,7 @@ def lit_samples(
     noise = _window_sums(np.where(good, doubt, 0.0), first, last)
     use = (_window_sums(good.astype(float), first, last) > 0.7 * WIDTH) & (noise > 0)
     z = np.where(use, light / np.sqrt(np.where(use, noise, 1.0)), 0.0)
-    z = np.where(use, z - _continuum(z), 0.0)
+    z = np.where(use, z - running_median(z, BESIDE), 0.0)
     near = np.where(neighbours[:, :, None] >= 0, z[neighbours], 0.0).sum(axis=1)
     around = np.where(neighbours[:, :, None] >= 0, use[neighbours], False).sum(axis=1)
     clear = np.clip(z, -5.0, 5.0)  # a cosmic ray that was left makes no nebula
@@ -109,15 +110,10 @@ def _window_sums(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.
     return np.take_along_axis(total, last, axis=1) - np.take_along_axis(total, first, axis=1)
 
 
-def _continuum(values: np.ndarray) -> np.ndarray:
-    """Running median of each fibre."""
-    return np.stack([median_filter(row, BESIDE, mode="nearest") for row in values])
-
-
 def _lines_of(native: np.ndarray) -> np.ndarray:
     """The sky's light (nf, nx) above its continuum."""
     step = WIDTH  # the continuum changes slowly: every sixth column tells it
-    part = _continuum(native[:, ::step])
+    part = running_median(native[:, ::step], BESIDE)
     return np.maximum(native - np.repeat(part, step, axis=1)[:, : native.shape[1]], 0.0)
 
 

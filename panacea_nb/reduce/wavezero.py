@@ -108,9 +108,9 @@ def _fit_lines(
     bend: np.ndarray,
     all_listed: bool = False,
 ) -> tuple[WavelengthZero, LineShifts]:
-    """The fit of `zero_from_lines` with a given ``bend``, and what each line would be moved by beside that.
+    """The fit of `zero_from_lines` with a given ``bend``.
 
-    With ``all_listed`` no lines are looked for that the list lacks.
+    With ``all_listed`` no lines are looked for that the list lacks, and it is told what each line would be moved by beside the fit.
     """
     step = sky.spectrum.step / 2
     low, high = float(np.percentile(sky.wavelength, 0.2)), float(np.percentile(sky.wavelength, 99.8))
@@ -135,7 +135,7 @@ def _fit_lines(
     first = continuum.T @ np.linalg.lstsq(continuum.T, value, rcond=None)[0]
     flux = np.maximum(np.interp(inside, grid, value - first), 0)
     moved, wider = np.zeros(2), np.zeros(2)
-    unlisted = np.zeros(0)
+    unlisted, shifts = np.zeros(0), LineShifts.none()
     weight, error = 1.0 / variance, np.inf
     pixel = sky.spectrum.step / KNOT_PIXELS
     for turn in range(ZERO_ROUNDS):
@@ -174,7 +174,7 @@ def _fit_lines(
         error = float(np.sqrt(np.linalg.pinv(system, rcond=1e-9)[at, at])) / scale[at] * max(1.0, spread) * np.sqrt(2)
         if turn == ZERO_ROUNDS - 1 and n >= GROUPS * GROUPS:
             error = max(error, _disagreement(columns, at, flux[:n, None] * shapes[:n] * u[:n] / sigma, weight, value))
-        if turn == ZERO_ROUNDS - 1:
+        if turn == ZERO_ROUNDS - 1 and all_listed:
             slopes = flux[:n, None] * shapes[:n] * u[:n] / sigma
             others = np.concatenate([columns[:at], columns[at + len(terms) :]])
             shifts = line_shifts(others, slopes, weight, value, at_lines, inside, float(sigma.mean()), pixel)
