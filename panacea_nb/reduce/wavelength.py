@@ -233,7 +233,9 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
         for _ in range(6):
             w, design = np.sqrt(weight[used]), terms[used]
             coef = _fitted(design * w[:, None], target[used] * w)
-            rest = (terms @ coef - target) / dispersion
+            raw = (terms @ coef - target) / dispersion
+            # Fibres stand beside a smooth slit by up to some tenths of a pixel, which tells nothing of lines nor of degrees.
+            rest = raw - fiber_offsets(raw, used, error)
             per_line = np.array([np.median(rest[i][used[i]]) if used[i].any() else 0.0 for i in range(used.shape[0])])
             spread = 1.4826 * np.median(np.abs(rest[used])) + 0.003
             # A line that is off in most fibres is misidentified or blended: all of it goes.
@@ -250,7 +252,7 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
         if best is None or bic < best[0]:
             rms = 1.4826 * float(np.median(np.abs(rest[used])))
             solution = _vander(*full, degree, along) @ coef
-            best = (bic, solution, used, rest, rms, degree)
+            best = (bic, solution, used, raw, rms, degree)
     if best is None:
         needed = all_degrees[0][0] + spare
         if n_lines < needed:
@@ -262,10 +264,10 @@ def fit_wavelength(lines: LineFits, shape: tuple[int, int], reference: np.ndarra
             f"the {n_lines} arc lines that were measured fit no smooth wavelength solution (is a lamp another one than its OBJECT "
             f"says?): {_OTHER_ARCS}"
         )
-    _, solution, used, rest, rms, degree = best
+    _, solution, used, raw, rms, degree = best
     if reference is not None:
         solution = solution + reference
-    residual = np.where(lines.good, rest, np.nan)
+    residual = np.where(lines.good, raw, np.nan)
     return solution, used, residual, rms, degree
 
 
