@@ -38,6 +38,19 @@ def test_one_lenslets_share_is_the_integral_over_its_square():
     assert found[0, 0] == pytest.approx(exact, rel=4e-3)
 
 
+@pytest.mark.parametrize(("fwhm", "steepness", "index"), [(2.0, 1.5, 0.5), (2.0, 3.0, 2.0), (1.5, 6.0, 4.0)])
+def test_light_of_a_sersic_profile_is_as_its_formula_says(fwhm, steepness, index):
+    """Light within the field against a sum over a fine grid, and the width."""
+    alpha2 = (fwhm / 2) ** 2 / ((1 + np.log(2) / steepness) ** (2 * index) - 1)
+    radius = np.linspace(0, 400.0, 2_000_001)
+    light = np.exp(-steepness * ((1 + radius**2 / alpha2) ** (0.5 / index) - 1)) * 2 * np.pi * radius
+    share = lenslet_fractions(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.array([fwhm]), steepness, 7, disk=index)[0, 0]
+    fine = (np.arange(101) + 0.5) / 101 * LENSLET_PITCH - LENSLET_PITCH / 2
+    x, y = np.meshgrid(fine, fine)
+    inside = np.mean(np.exp(-steepness * ((1 + (x**2 + y**2) / alpha2) ** (0.5 / index) - 1))) * LENSLET_PITCH**2
+    assert share == pytest.approx(inside / np.trapezoid(light, radius), rel=3e-3)
+
+
 @pytest.mark.parametrize(("fwhm", "steepness"), [(2.0, 0.5), (3.0, 1.5), (4.0, 6.0)])
 def test_light_of_a_disk_is_all_in_the_field_and_falls_as_it_should(fwhm, steepness):
     positions = rows_of_lenslets(101)

@@ -7,7 +7,7 @@ over the field, from lenslet to neighbouring lenslet alike; the sky's does not.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter1d
+from scipy.ndimage import binary_dilation, maximum_filter1d, uniform_filter1d
 
 from ..decisions import Decision
 from .arrays import running_median
@@ -21,9 +21,11 @@ SKY_SHARE = 0.15  # of the sky's lines there, that a twentieth of the fibres mus
 BRIGHT_SOURCE = 3.0
 LEAST_SHARE = 0.02  # of the fibres, that is worth a word
 SEEN = 8.0  # sigma by which neighbours agree more than by chance, over some thousand windows
-LIT = 3.0  # sigma over the dark fibres, from which a fibre and its neighbours hold light
+LIT = 2.0  # sigma over the dark fibres, from which a fibre and its neighbours hold light
+CLEAR = 4.0  # sigma from which a fibre's own light is surely no noise
 DARKEST = 0.3  # of the fibres, with which the search for the dark ones begins
 LEAST_DARK = 40  # fibres, that a window of the sky's spectrum needs
+OBJECT_SHARE = 0.1  # of the sky, above which the model of an object is no small correction in a sample
 FULL = 0.5  # of the fibres lit, from which it is doubtful that any is dark
 
 
@@ -58,12 +60,16 @@ def lit_samples(
     last = np.minimum(first + WIDTH, centre.size)
     lines = _lines_of(native)
     doubt = variance + (LINE_ERROR * lines) ** 2 + (SOURCE_ERROR * source) ** 2
-    light = _window_sums(np.where(good, rest, 0.0), first, last)
     noise = _window_sums(np.where(good, doubt, 0.0), first, last)
     use = (_window_sums(good.astype(float), first, last) > 0.7 * WIDTH) & (noise > 0)
-    z = np.where(use, light / np.sqrt(np.where(use, noise, 1.0)), 0.0)
-    z = np.where(use, z - running_median(z, BESIDE), 0.0)
-    near = np.where(neighbours[:, :, None] >= 0, z[neighbours], 0.0).sum(axis=1)
+
+    def significance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lines in each fibre's windows (nf, n) [sigma], and the sum of those of its neighbours."""
+        z = np.where(use, _window_sums(np.where(good, values, 0.0), first, last) / np.sqrt(np.where(use, noise, 1.0)), 0.0)
+        z = np.where(use, z - running_median(z, BESIDE), 0.0)
+        return z, np.where(neighbours[:, :, None] >= 0, z[neighbours], 0.0).sum(axis=1)
+
+    z, near = significance(rest)
     around = np.where(neighbours[:, :, None] >= 0, use[neighbours], False).sum(axis=1)
     clear = np.clip(z, -5.0, 5.0)  # a cosmic ray that was left makes no nebula
     together = (clear * np.where(around > 0, near / np.sqrt(np.maximum(around, 1)), 0.0)).sum(axis=0)
@@ -79,14 +85,32 @@ def lit_samples(
     lit = np.zeros(rest.shape, bool)
     if not windows.any():
         return lit, windows
+    # A source's light counts here: where its model has too much, nothing is left that tells a fibre full of lines from the sky.
+    if source.any():
+        z, near = significance(rest + source)
     # Beside a window with a line there is the rest of it.
     some = np.flatnonzero(binary_dilation(windows))
-    smooth = ((z + near) / np.sqrt(1.0 + around))[:, some]
+    # Chosen by its own noise, the sky would be too dark: a fibre's neighbours say whether it is, unless its own light does surely.
+    smooth = np.where(z > CLEAR, z, near / np.sqrt(np.maximum(around, 1)))[:, some]
     for k, b in enumerate(some):
         holds = use[:, b] & ~_dark(smooth[:, k], use[:, b])
         for f in np.flatnonzero(holds):
             lit[f, first[f, b] : last[f, b]] = True
     return lit, windows
+
+
+def lines_of_object(source: np.ndarray, native: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Samples (nf, nx) bool in which an extended object's model has so much light that they are no sky, where others are.
+
+    A fibre that holds little of an object's continuum may hold more of its lines than of the sky, and so of the model's errors.
+
+    Parameters
+    ----------
+    source, native : (nf, nx) [e-], models of the object and of the sky; good : (nf, nx) bool
+    """
+    bright = source > OBJECT_SHARE * native
+    left = uniform_filter1d((good & ~bright).sum(axis=0).astype(float), WIDTH)
+    return bright & (left > LEAST_DARK)
 
 
 def _dark(level: np.ndarray, use: np.ndarray) -> np.ndarray:

@@ -10,18 +10,25 @@ import numpy as np
 from ..decisions import Decision
 from .companion import companion_decision, expected_one, find_companion, to_dict
 from .cosmics import field_neighbours, find_lonely, find_spikes, narrowest, smooth_source
-from .diffuse import diffuse_decision, lit_samples
+from .diffuse import diffuse_decision, lines_of_object, lit_samples
 from .flat import knot_step, reference_variance
 from .maskbits import DQ, UNUSABLE
 from .refraction import Refraction
-from .sky import SkyModel, fit_sky
-from .source import PointSource, find_source, source_shapes
+from .sky import FLAT_ERROR, SkyModel, fit_sky
+from .skytilt import local_scatter
+from .source import MIN_BETA, PointSource, find_source, is_wide, misfit, source_shapes, surprise
 from .sourceprior import SourcePrior
 from .spline import fit_common
 from .stray import stray_decision, stray_light
 
 POINT_SHARE = 0.02  # of the sky: a fibre with more light of a point source is not sky (its wings' model errs by a tenth)
 DISK_SHARE = 0.06  # the same of an extended object, which leaves few fibres
+DISK_ROUNDS = 7  # at most, that sky and an extended object get
+SETTLED = 0.0015  # of the sky, by which it may still change then
+SURER = 9.0  # by which chi-square must fall where a disk is fitted to what may be a star in bad seeing
+STAR_DOUBT, DISK_DOUBT = 0.1, 0.3  # of a source's light, that may differ from its model before it is an outlier
+FAR_TOO_WIDE = 4.0  # sigma beyond the seeing that was expected, from which nothing is a star
+CLEARLY = 0.85  # of the limits between stars and extended objects
 MIN_SKY_FIBERS = 60
 SKY_ERROR = 0.03  # of the sky's lines: what their model may be wrong by in a fibre
 FTF_SHARE = 0.7  # of the fibres must be sky for a fibre-to-fibre correction from the science frame
@@ -118,14 +125,18 @@ def model_field(
     companion, beside = None, np.zeros((nf, nx))
     sky, search, seen, stray = None, {}, amplitude, None
     lit, windows = np.zeros((nf, nx), bool), None
-    for turn in range(rounds + 1):
-        if turn == rounds and companion is None:
-            break  # two sources push each other about: they get a round more
+    broad, settled = False, False
+    for turn in range(max(rounds + 1, DISK_ROUNDS)):
+        # Two sources push each other about, so they get a round more; sky and outskirts of a galaxy settle slowly.
+        if turn >= rounds and (settled or turn >= (DISK_ROUNDS if broad else rounds + (companion is not None))):
+            break
+        before = sky
         sky = sky_fit(
             seen, variance, good, wavelength, lsf, throughput, positions, alive, source=source_native, exclude=exclude,
-            lit=lit, start=sky, rounds=2 if turn else 3,
+            lit=lit, broad=broad, start=sky, rounds=2 if turn else 3,
         )  # fmt: skip
         native = sky.native()
+        settled = before is not None and _change(before.native(), native, good) < SETTLED
         rest = seen - native - beside
         unit = sky.factor / sky.gradient[:, None]  # throughput x A per px
         electron = np.where(alive[:, None], 1.0 / np.maximum(unit, 1e-9), 0.0)  # per column
@@ -149,12 +160,23 @@ def model_field(
         source_native = np.zeros((nf, nx))
         if source is None:
             seen, stray = amplitude, None
-        if source is not None and fixed is None and (source.extended or prior.extended):
+        disk = None
+        if source is not None and fixed is None:
+            known = prior.extended or _is_extended(source, broad)
+            if known or is_wide(source, prior.point):
+                noise = np.sqrt(np.maximum(sky.level_error**2 - FLAT_ERROR**2, 0.0))
+                scatter = min(sky.level_scatter, local_scatter(sky.level, noise, sky.fibers, neighbours, FLAT_ERROR))
+                disk, _ = find_source(
+                    positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=scatter,
+                    electron=electron, prior=prior, disk=True,
+                )  # fmt: skip
+                if not known and (wider := surprise(source, prior.point)) < FAR_TOO_WIDE**2:
+                    star, galaxy = (misfit(s, positions, search, refraction) for s in (source, disk))
+                    disk = disk if star + wider > galaxy + SURER else None
+        broad = disk is not None
+        if broad:
             # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
-            source, _ = find_source(
-                positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=sky.level_scatter,
-                electron=electron, prior=prior, disk=True,
-            )  # fmt: skip
+            source = disk
             text = (
                 f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest"
             )
@@ -173,7 +195,7 @@ def model_field(
                     beside = source_light(companion, rest - source_native, *common)
                     source_native = source_native + beside
             share = _share(source_native, native, good)
-            exclude = share > (DISK_SHARE if source.extended or prior.extended else POINT_SHARE)
+            exclude = share > (DISK_SHARE if broad or source.extended else POINT_SHARE)
             if (alive & ~exclude).sum() < MIN_SKY_FIBERS:
                 order = np.argsort(np.where(alive, share, np.inf))
                 exclude = np.ones(nf, bool)
@@ -200,6 +222,8 @@ def model_field(
         good = good & ~spikes
         lines = seen - native - source_native
         lit, windows = lit_samples(lines, variance, native, source_native, good, sky.wavelength, neighbours, windows)
+        if broad:
+            lit |= lines_of_object(source_native, native, good)
         if correct_ftf and turn == 0:
             throughput, correction, decision = correct_throughput(
                 seen - source_native, variance, good, sky, throughput, alive
@@ -217,6 +241,19 @@ def model_field(
         decisions.append(stray_decision(stray, sky.native()))
     decisions = list(dict.fromkeys(decisions))
     return FieldModel(sky, source, companion, source_native, search, mask, throughput, correction, decisions, stray)
+
+
+def _is_extended(source: PointSource, before: bool) -> bool:
+    """Whether a source's image is no star's; what was extended ``before`` must be well within the limits to be one."""
+    almost = before and (source.fwhm > CLEARLY * source.widest or source.beta < MIN_BETA / CLEARLY)
+    return source.extended or almost
+
+
+def _change(before: np.ndarray, now: np.ndarray, good: np.ndarray) -> float:
+    """Largest change of the light of a fibre, of two models of the sky (nf, nx)."""
+    old, new = (np.where(good, model, 0.0).sum(axis=1) for model in (before, now))
+    seen = old > 0
+    return float(np.max(np.abs(new[seen] / old[seen] - 1.0))) if seen.any() else 0.0
 
 
 def _share(source: np.ndarray, sky: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -245,6 +282,12 @@ def source_light(
     extra, _ = reference_variance(sky.wavelength, lsf, alive)
     near = shape.max(axis=1) > 0.002
     weight = np.where(good & near[:, None] & alive[:, None], 1.0 / np.maximum(variance, 1e-9), 0.0)
+    if source.disk:
+        # Its core's photons are noisy, but nowhere is the model better: told by the outskirts, the spectrum would run away with the
+        # sky's.
+        typical = np.median(variance[alive], axis=0)
+        weight = np.where(weight > 0, 1.0 / np.maximum(typical, 1e-9), 0.0)
+    doubt = DISK_DOUBT if source.disk else STAR_DOUBT
     factor = shape * unit
     step = knot_step(sky.wavelength)
     spectrum = None
@@ -254,7 +297,7 @@ def source_light(
             limits=(float(sky.wavelength.min()) - 3, float(sky.wavelength.max()) + 3), stiffness=1e-4,
         )  # fmt: skip
         model = spectrum(sky.wavelength, extra) * factor
-        sigma = np.sqrt(np.maximum(variance, 1e-9) + (0.1 * model) ** 2)
+        sigma = np.sqrt(np.maximum(variance, 1e-9) + (doubt * model) ** 2)
         weight = np.where(np.abs(rest - model) > 5 * sigma, 0.0, weight)
     return np.where(alive[:, None], model, 0.0)
 

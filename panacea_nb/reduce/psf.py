@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from numba import njit
+from scipy.special import gamma, gammaincc
 
 from ..instrument import LENSLET_PITCH
 from .arrays import plain
@@ -32,9 +33,10 @@ def _profile_means(px, py, x, y, alpha2, beta, disk, near, near_weight, far, far
         v = k / NODES
         if k == 0:
             next_value, next_slope = 0.0, 0.0
-        elif disk:
-            next_value = np.exp(-beta * (1.0 / v - 1.0))
-            next_slope = next_value * beta / (v * v) / NODES
+        elif disk > 0.0:
+            power = v ** (-1.0 / disk)
+            next_value = np.exp(-beta * (power - 1.0))
+            next_slope = next_value * beta / disk * power / v / NODES
         else:
             next_value = v ** (2.0 * beta)
             next_slope = 2.0 * beta * next_value / v / NODES
@@ -73,18 +75,23 @@ def lenslet_fractions(
     beta: float,
     subpoints: int = SUBPOINTS,
     shear: tuple[float, float] = (0.0, 0.0),
-    disk: bool = False,
+    disk: float = 0.0,
 ) -> np.ndarray:
     """Share of a Moffat source's light in each lenslet, (n, nf), for n positions and widths.
 
     The lenslets tile the field; the sum over an endless field is one, so that light outside the field is accounted for.
     Moffat (1969, A&A 3, 455), integrated over ``subpoints`` x ``subpoints`` Gauss-Legendre points of each lenslet.  ``shear``
-    makes it elliptical at constant area.  A ``disk`` falls as exp(-beta (sqrt(1 + (r/alpha)^2) - 1)): exponential far out, as
-    galaxies do, round in its core, as the seeing makes them.
+    makes it elliptical at constant area.  A ``disk`` of value n falls as exp(-beta ((1 + (r/alpha)^2)^(1/2n) - 1)): far out as the
+    profile of Sersic (1963, BAAA 6, 41) with index n does (1 an exponential, 1/2 a Gaussian), round in its core, as the seeing
+    makes it.
     """
-    half = (1 + np.log(2) / beta) ** 2 - 1 if disk else 2 ** (1 / beta) - 1
+    half = (1 + np.log(2) / beta) ** (2 * disk) - 1 if disk else 2 ** (1 / beta) - 1
     alpha2 = np.broadcast_to((np.asarray(fwhm, float) / 2) ** 2 / half, np.shape(x)).copy()
-    total_light = 2 * np.pi * alpha2 * (1 / beta + 1 / beta**2) if disk else np.pi * alpha2 / (beta - 1)
+    if disk:
+        n = 2 * disk
+        total_light = np.pi * alpha2 * n * np.exp(beta) * beta**-n * gamma(n) * gammaincc(n, beta)
+    else:
+        total_light = np.pi * alpha2 / (beta - 1)
     px, py = plain(positions[:, 0], float), plain(positions[:, 1], float)
     points = (*_quadrature(subpoints), *_quadrature(min(2, subpoints)))
     mean = _profile_means(
@@ -94,7 +101,7 @@ def lenslet_fractions(
         plain(y, float),
         alpha2,
         float(beta),
-        bool(disk),
+        float(disk),
         *points,
         float(shear[0]),
         float(shear[1]),

@@ -12,6 +12,7 @@ from ..errors import PanaceaError
 from .arrays import plain
 from .flat import knot_step, reference_variance
 from .skykernels import SHIFT_TERMS, WIDTH_TERMS, compare, slit_equations, slit_field
+from .skytilt import levels_beside, line_levels
 from .spline import CommonSpectrum, fit_common
 
 CLIP_SIGMA = 4.5  # single samples
@@ -221,6 +222,7 @@ def fit_sky(
     source: np.ndarray | None = None,
     exclude: np.ndarray | None = None,
     lit: np.ndarray | None = None,
+    broad: bool = False,
     fibers: np.ndarray | None = None,
     start: SkyModel | None = None,
     rounds: int = 4,
@@ -243,6 +245,8 @@ def fit_sky(
         Fibres never taken as sky.
     lit : (nf, nx) bool, optional
         Samples never taken as sky.
+    broad : bool
+        Whether ``source`` is an object that covers much of the field: the sky's gradient is then told by its lines, see `skytilt`.
     fibers : (nf,) bool, optional
         Sky fibres fixed by the user.
     start : SkyModel, optional
@@ -298,9 +302,9 @@ def fit_sky(
             break
         level, error = fiber_levels(data, np.where(stray, 0, base_weight), model / gradient[:, None])
         # Where the wings of a source are, a tilt of the sky must not be made of what its model is wrong by.
-        doubt = 0.0
+        share = np.zeros(nf)
         if source is not None:
-            doubt = SOURCE_ERROR * np.nan_to_num(fiber_levels(source, base_weight, model / gradient[:, None])[0])
+            share = np.nan_to_num(fiber_levels(source, base_weight, model / gradient[:, None])[0])
         if fibers is None:
             error = _with_row_noise(error, float(np.median(model[chosen])))
             chosen, degree = choose_fibers(level, error, may, positions)
@@ -308,7 +312,14 @@ def fit_sky(
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
         basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
-        before, gradient = gradient, fit_plane(basis, level, np.hypot(error, doubt), chosen)
+        before = gradient
+        if broad:
+            full = np.column_stack([np.ones(nf), field_basis(positions, 2)])
+            clean = np.where(stray | clipped, 0, base_weight)
+            lines = line_levels(data, clean, model / before[:, None], throughput * dispersion)
+            gradient = levels_beside(full, (level, np.hypot(error, share)), lines, share, chosen, alive, GRADIENT_PRIOR)
+        else:
+            gradient = fit_plane(basis, level, np.hypot(error, SOURCE_ERROR * share), chosen)
         gradient = gradient / np.mean(gradient[may])
         # Wavelength shift and line width across the slit, linearised about the current model.
         slope, curve = spectrum.derivatives(lam)
@@ -334,8 +345,9 @@ def fit_sky(
         decisions.append(
             Decision(
                 "SKYFAINT",
-                f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, no gradient fitted; where they hold "
-                "light of the object, spectra are too faint: take the sky from another exposure with --sky_obsid N",
+                f"an object fills the field: sky from the faintest {int(chosen.sum())} fibres, "
+                f"{'its gradient from its lines' if broad else 'no gradient fitted'}; where they hold light of the object, "
+                "spectra are too faint: take the sky from another exposure with --sky_obsid N",
                 "warn",
             )
         )

@@ -21,7 +21,8 @@ FWHM_LIMITS = (0.7, 5.0)
 BETA_LIMITS = (1.8, 8.0)
 DISK_FWHM_LIMITS = (0.9, 10.0)
 DISK_LIMITS = (0.3, 8.0)  # from an exponential with a cusp to nearly a Gaussian
-STAR_ERROR, DISK_ERROR = 0.01, 0.05  # of the local light: what the model of a star, of a galaxy may be wrong by
+DISK_INDEX = (0.5, 4.0)  # Sersic's: from a Gaussian to the profile of an elliptical galaxy
+STAR_ERROR, DISK_ERROR = 0.01, 0.1  # of the local light: what the model of a star, of a galaxy may be wrong by
 MODEL_FLUX = 0.005  # of the flux, that no model of an image tells better
 WHOLE = 0.8  # of the light, that must fall on the field for a place to count
 MIN_PLACES = 30
@@ -30,6 +31,7 @@ DETECTION = 5.0  # S/N of the matched filter over the whole channel
 LINE_DETECTION = 6.5  # S/N in one narrow window: more trials
 SAME_SOURCE = 1.0  # arcsec from where a source was expected: the map of detections has steps of 0.3
 MAX_SEEING = 2.9  # arcsec; a wider object is extended, unless the seeing is known to be that bad
+WIDE = 2.0  # sigma by which an image is wider than expected
 MOST_SHEAR = 0.6  # an axis ratio of one to two: no star is that long
 MIN_BETA = 2.2  # shallower wings are those of a galaxy
 PATH_FREE = 50.0  # S/N from which a source may show that its path by refraction is not the instrument's usual one
@@ -53,7 +55,7 @@ class PointSource:
     chunk_wave, chunk_flux, chunk_error : (n,) source flux by chunk, unit of the data
     decisions : list of Decision
     shear : ellipticity of the model, see `psf.lenslet_fractions`
-    disk : whether the model is a disk, with ``beta`` its steepness, instead of a Moffat
+    disk : Sersic index of a disk with ``beta`` its steepness, see `psf.lenslet_fractions`; 0 where the model is a Moffat
     flux_error : float, relative error of the flux that all wavelengths share: of place, shape, levels and what the model does not
         explain; NaN where none was fitted
     path : how its path by refraction differs from the instrument's table, see `Refraction.changed`
@@ -76,7 +78,7 @@ class PointSource:
     chunk_error: np.ndarray
     decisions: list[Decision] = field(default_factory=list)
     shear: tuple[float, float] = (0.0, 0.0)
-    disk: bool = False
+    disk: float = 0.0
     unexplained: float = 0.0
     flux_error: float = float("nan")
     path: tuple[float, float] = (0.0, 0.0)
@@ -86,17 +88,28 @@ class PointSource:
         """The path of this source, where ``refraction`` is the instrument's table."""
         return refraction.changed(*self.path)
 
+    def parameters(self) -> list[float]:
+        """What `_shapes` is called with."""
+        par = [self.x, self.y, float(np.log(self.fwhm)), self.exponent, self.beta, *self.shear, *self.path]
+        return [*par, float(np.log(self.disk))] if self.disk else par
+
     @property
     def extended(self) -> bool:
         """Whether the fitted shape is no star's: wider than the seeing can be, or with the wings of a galaxy."""
-        return self.disk or self.fwhm > self.widest or self.beta < MIN_BETA
+        return self.disk > 0 or self.fwhm > self.widest or self.beta < MIN_BETA
 
 
-def _shapes(par, positions, wave, wave_ref, refraction, disk=False):
-    x, y, log_fwhm, exponent, beta, e1, e2, *path = par
-    dx, dy = refraction.changed(*path).offset(wave, wave_ref)
+def _shapes(par, positions, wave, wave_ref, refraction):
+    """Shares (n, nf) of a source; ``par``: x, y, ln FWHM, its exponent, beta, shear (2), path (2), and ln n of a disk."""
+    x, y, log_fwhm, exponent, beta, e1, e2, along, across, *index = par
+    dx, dy = refraction.changed(along, across).offset(wave, wave_ref)
     fwhm = np.exp(log_fwhm) * (wave / wave_ref) ** exponent
-    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=(e1, e2), disk=disk)
+    return lenslet_fractions(positions, x + dx, y + dy, fwhm, beta, shear=(e1, e2), disk=_index_of(par))
+
+
+def _index_of(par: np.ndarray) -> float:
+    """Sersic index in the parameters of `_shapes`; 0 of a Moffat's."""
+    return float(np.exp(par[9])) if len(par) > 9 else 0.0
 
 
 def _chunk_fluxes(shape, means, weight):
@@ -168,11 +181,11 @@ def fit_point_source(
 
     def whole(p: np.ndarray) -> np.ndarray:
         par = np.array([start[0], start[1], *p]) if fixed else p
-        return np.concatenate([par, path]) if par.size == 7 else par
+        return par if par.size == 9 else np.concatenate([par[:7], path, par[7:]])
 
     def residuals(p):
         par = whole(p)
-        shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
+        shape = _shapes(par, positions, wave, wave_ref, refraction)
         rest, tilt = _without_sky(np.pad(shape, beside), data, root_weight**2, tilts)
         own = np.einsum("fij,jf->if", white, rest[:, :-1])
         rest = np.concatenate([own.ravel(), rest[:, -1] * root_weight[:, -1]])
@@ -181,7 +194,8 @@ def fit_point_source(
             (par[4] - expected.beta[0]) / expected.beta[1],
             (np.exp(par[2]) - expected.fwhm[0]) / expected.fwhm[1],
             *((par[5:7] - expected.shear[:2]) / expected.shear[2]),
-            *((par[7:] - path) / PATH_CHANGES),
+            *((par[7:9] - path) / PATH_CHANGES),
+            *((par[9:] - np.log(expected.index[0])) / expected.index[1]),
             *((par[:2] - place[:2]) / place[2] if place is not None and not fixed else ()),
             *tilt,
         ]
@@ -192,6 +206,8 @@ def fit_point_source(
     tail = [np.log(width), expected.exponent[0], steep, *np.clip(expected.shear[:2], -0.9 * MOST_SHEAR, 0.9 * MOST_SHEAR)]
     low = [np.log(fwhm_limits[0]), -0.5, shape_limits[0], -MOST_SHEAR, -MOST_SHEAR]
     high = [np.log(fwhm_limits[1]), 0.1, shape_limits[1], MOST_SHEAR, MOST_SHEAR]
+    if disk:
+        tail, low, high = ([*a, np.log(b)] for a, b in ((tail, expected.index[0]), (low, DISK_INDEX[0]), (high, DISK_INDEX[1])))
     if fixed:
         p0, bounds = np.array(tail), (low, high)
     else:
@@ -199,7 +215,7 @@ def fit_point_source(
         bounds = ([start[0] - 1.2, start[1] - 1.2, *low], [start[0] + 1.2, start[1] + 1.2, *high])
     # Sky and wings of an object must not settle on each other's errors: the sky may be off, in level and tilt, by a share of the
     # object's mean light, the more so the more of the field the object fills.  A pseudo-fibre at the end holds the level's prior.
-    first = _shapes(np.array([*start, *tail, *path]), positions, wave, wave_ref, refraction, disk)
+    first = _shapes(whole(np.array([*([] if fixed else start), *tail])), positions, wave, wave_ref, refraction)
     light = SKY_SHARE * np.abs(_chunk_fluxes(first, means, limited**2)[0]) * first.mean(axis=1) + 1e-30
     beside = ((0, 0), (0, 1))
     data, root_weight = np.pad(means, beside), np.column_stack([limited, 1.0 / light])
@@ -209,11 +225,11 @@ def fit_point_source(
     if snr > PATH_FREE and wave.size > 1 and not disk:
         room = [np.pad(side, (0, 2), constant_values=value) for side, value in zip(bounds, (-1.0, 1.0), strict=True)]
         other = least_squares(residuals, np.concatenate([fit.x, path]), bounds=room, **how)
-        apart = refraction.apart(whole(other.x)[7:], path, wave)
+        apart = refraction.apart(whole(other.x)[7:9], path, wave)
         if 2 * (fit.cost - other.cost) > PATH_SURE and apart > PATH_LEAST:
             fit = other
     par = whole(fit.x)
-    shape = _shapes(par, positions, wave, wave_ref, refraction, disk)
+    shape = _shapes(par, positions, wave, wave_ref, refraction)
     flux, error = _chunk_fluxes(shape, means, weight)
     n_data = int((weight > 0).sum())
     chi = float(np.sum(((means - flux[:, None] * shape) * root) ** 2) / max(1, n_data - wave.size - fit.x.size))
@@ -222,9 +238,9 @@ def fit_point_source(
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
 
     def flux_at(change: np.ndarray) -> np.ndarray:
-        return _chunk_fluxes(_shapes(whole(fit.x + change), positions, wave, wave_ref, refraction, disk), means, weight)[0]
+        return _chunk_fluxes(_shapes(whole(fit.x + change), positions, wave, wave_ref, refraction), means, weight)[0]
 
-    elsewhere = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux, disk)
+    elsewhere = _scatter_beside(positions, par, means - flux[:, None] * shape, weight, flux)
     # An image that the model describes to a few per cent gives no flux that is known better.
     flux_error = float(np.hypot(_flux_error(flux_at, flux, error, covariance, elsewhere), unexplained))
     if fixed:
@@ -250,12 +266,12 @@ def fit_point_source(
                 "warn",
             )
         )
-    if tuple(par[7:]) != tuple(path):
-        decisions.append(path_decision(par[7:]))
+    if tuple(par[7:9]) != tuple(path):
+        decisions.append(path_decision(par[7:9]))
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
-        (float(par[5]), float(par[6])), disk, unexplained, flux_error, (float(par[7]), float(par[8])),
+        (float(par[5]), float(par[6])), _index_of(par), unexplained, flux_error, (float(par[7]), float(par[8])),
         max(MAX_SEEING, expected.fwhm[0] + 2 * expected.fwhm[1]) if not disk else MAX_SEEING,
     )  # fmt: skip
 
@@ -284,7 +300,7 @@ def _flux_error(
 
 
 def _scatter_beside(
-    positions: np.ndarray, par: np.ndarray, rest: np.ndarray, weight: np.ndarray, flux: np.ndarray, disk: bool
+    positions: np.ndarray, par: np.ndarray, rest: np.ndarray, weight: np.ndarray, flux: np.ndarray
 ) -> float:
     """Scatter of the relative flux that the source's own image finds at other places of the field, in what the fit leaves there.
 
@@ -296,7 +312,7 @@ def _scatter_beside(
     """
     x, y = positions.T
     fwhm = np.full(x.size, np.exp(par[2]))
-    image = lenslet_fractions(positions, x, y, fwhm, par[4], 2, shear=tuple(par[5:7]), disk=disk)
+    image = lenslet_fractions(positions, x, y, fwhm, par[4], 2, shear=tuple(par[5:7]), disk=_index_of(par))
     norm = image**2 @ (weight * flux[:, None] ** 2).sum(axis=0)
     found = image @ (weight * rest * flux[:, None]).sum(axis=0) / np.maximum(norm, 1e-300)
     inside = image.sum(axis=1) > WHOLE * image.sum(axis=1).max()
@@ -402,13 +418,30 @@ def find_source(
     return source, search
 
 
+def surprise(source: PointSource, expected: ShapePrior) -> float:
+    """Chi-square of an image's width against what is expected of a star's."""
+    return ((source.fwhm - expected.fwhm[0]) / expected.fwhm[1]) ** 2
+
+
+def is_wide(source: PointSource, expected: ShapePrior) -> bool:
+    """Whether an image is wider than a star's should be, so that it may be that of an extended object."""
+    return source.fwhm > expected.fwhm[0] and surprise(source, expected) > WIDE**2
+
+
+def misfit(source: PointSource, positions: np.ndarray, search: dict, refraction: Refraction) -> float:
+    """Chi-square of a source's image in the bins of a search (see `find_source`), its flux and the sky's level free in each."""
+    shape = _shapes(source.parameters(), positions, search["wave"], source.wave_ref, refraction)
+    weight = 1.0 / search["variances"]
+    rest, _ = _without_sky(shape, search["means"], weight, np.zeros((1, *shape.shape)))
+    return float(np.sum(weight * rest**2))
+
+
 def source_shapes(
     source: PointSource, positions: np.ndarray, wave: np.ndarray, refraction: Refraction, n_nodes: int = 48
 ) -> np.ndarray:
     """Share of the source's light in each fibre at each wavelength, (nf, nw), interpolated between nodes."""
     nodes = np.linspace(wave.min(), wave.max(), n_nodes)
-    par = (source.x, source.y, np.log(source.fwhm), source.exponent, source.beta, *source.shear, *source.path)
-    at = _shapes(par, positions, nodes, source.wave_ref, refraction, source.disk)
+    at = _shapes(source.parameters(), positions, nodes, source.wave_ref, refraction)
     s = (np.asarray(wave) - nodes[0]) / (nodes[1] - nodes[0])
     k = np.clip(np.floor(s).astype(int), 0, n_nodes - 2)
     r = s - k

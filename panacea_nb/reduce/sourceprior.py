@@ -31,12 +31,13 @@ OVAL = 0.05  # prior width of the shear of a star's image, which guiding and opt
 ELLIPTICITY = 0.3  # the same of extended objects
 DISK_STEEPNESS = (1.5, 1.0)  # of extended objects and its prior width: a disk of a scale near that of the seeing
 DISK_FWHM = (3.0, 1.5)  # arcsec
+DISK_INDEX = (1.0, 0.5)  # Sersic index of extended objects, and the prior width of its logarithm
 PAIR_FWHM = 0.02  # relative, by which images in two channels of an arm differ beside the known change with wavelength
 PAIR_RATIO = 0.01  # relative, by which the ratio of their widths changes from star to star of a night
 PAIR_OVAL = 0.01  # of the shear between two channels in one exposure
 PAIR_PLACE = 0.05  # arcsec, by which a source may move between the channels of an arm, from star to star
 PATH_CHANGES = 0.15  # of the path by refraction, in length and direction: what the telescope's zenith distance and sky make of it
-DISK_CHANGES = (0.05, 0.2, 0.05)  # relative FWHM, steepness and shear of a galaxy from channel to channel: its colours
+DISK_CHANGES = (0.05, 0.2, 0.05, 0.1)  # relative FWHM, steepness, shear and ln n of a galaxy from channel to channel: its colours
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class ShapePrior:
     fwhm : FWHM [arcsec] at the wavelength of the prior
     exponent : of FWHM ~ wavelength^exponent
     shear : both components of the ellipticity, and their error
+    index : Sersic index of a disk, and the error of its logarithm
     """
 
     beta: Known = MOFFAT_BETA
     fwhm: Known = SEEING_PRIOR
     exponent: Known = SEEING_EXPONENT
     shear: tuple[float, float, float] = (0.0, 0.0, OVAL)
+    index: Known = DISK_INDEX
 
 
 @dataclass(frozen=True)
@@ -177,13 +180,14 @@ def paired_prior(
     prior = replace(prior, path=pair.path)  # one air, one telescope
     step = float(np.log(wave / pair.wave_ref))
     if pair.disk:
-        shape, (size, steep, round_) = prior.disk, DISK_CHANGES
+        shape, (size, steep, round_, index) = prior.disk, DISK_CHANGES
         fwhm = pair.fwhm * np.exp(pair.exponent * step)
         shape = replace(
             shape,
             beta=(pair.beta, float(np.hypot(pair.error["beta"], steep))),
             fwhm=(float(fwhm), float(np.hypot(pair.error["fwhm"], size * fwhm))),
             shear=(*pair.shear, round_),
+            index=(pair.disk, index),
         )
         prior = replace(prior, disk=shape, extended=True)
     elif pair.extended:
