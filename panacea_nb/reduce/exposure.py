@@ -13,6 +13,7 @@ from .extract import MIN_USED, Extraction, FiberModel, extract
 from .flexure import RowFlexure, row_flexure
 from .focus import focused_levels
 from .maskbits import DQ
+from .ramp import amplifier_ramps, ramp_decision
 from .scatter import ScatterModel, held, scattered_light
 from .sky import SkyError, SkyModel, fit_sky
 from .wavezero import WavelengthZero, corrected_wavelength, zero_from_lines, zero_from_template
@@ -138,7 +139,11 @@ def extract_exposure(
     background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
     cosmics, result = with_marks(tracks.mask, marked), tracks.extraction
-    if marked is not None:
+    ramps = amplifier_ramps(image - background, noise, bad | cosmics, moved, result.model)
+    if ramps is not None:
+        background = background + np.repeat(ramps, image.shape[0] // 2, axis=0)
+        decisions += ramp_decision(ramps)
+    if marked is not None or ramps is not None:
         result = extract(image, noise, bad | cosmics, moved, background=background, light=result.amplitude)
     floor = np.broadcast_to(np.asarray(noise, np.float32) ** 2, image.shape)
     sky, zero, waves = None, None, wavelength

@@ -27,6 +27,7 @@ DISK_ROUNDS = 7  # at most, that sky and an extended object get
 SETTLED = 0.0015  # of the sky, by which it may still change then
 SURER = 9.0  # by which chi-square must fall where a disk is fitted to what may be a star in bad seeing
 STAR_DOUBT, DISK_DOUBT = 0.1, 0.3  # of a source's light, that may differ from its model before it is an outlier
+MUCH_LIGHT = 0.025  # of the sky's, that an object may have in the sky fibres without a warning
 FAR_TOO_WIDE = 4.0  # sigma beyond the seeing that was expected, from which nothing is a star
 CLEARLY = 0.85  # of the limits between stars and extended objects
 MIN_SKY_FIBERS = 60
@@ -177,10 +178,6 @@ def model_field(
         if broad:
             # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
             source = disk
-            text = (
-                f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest"
-            )
-            decisions = [d for d in decisions if d.code != "EXTENDED"] + [Decision("EXTENDED", text, "info")]
         if source is not None:
             common = (variance, good, sky, lsf, positions, refraction, alive, unit)
             source_native = source_light(source, rest, *common)
@@ -233,6 +230,9 @@ def model_field(
         source, companion, more = expected_one(source, companion, prior)
         decisions += more
     decisions += sky.decisions + (source.decisions if source is not None else [])
+    if broad:
+        share = _share(source_native, sky.native(), good)
+        decisions.append(_extended_decision(source, float(np.mean(share[sky.fibers]))))
     if companion is not None:
         decisions.append(companion_decision(source, companion))
     if windows is not None:
@@ -247,6 +247,18 @@ def _is_extended(source: PointSource, before: bool) -> bool:
     """Whether a source's image is no star's; what was extended ``before`` must be well within the limits to be one."""
     almost = before and (source.fwhm > CLEARLY * source.widest or source.beta < MIN_BETA / CLEARLY)
     return source.extended or almost
+
+
+def _extended_decision(source: PointSource, share: float) -> Decision:
+    """What is said of an extended object; ``share`` is its light in the sky fibres, of the sky's."""
+    text = (
+        f"the object is extended (FWHM {source.fwhm:.1f} arcsec): modelled whole, sky from where it is faintest, with "
+        f"{100 * share:.1f} % of the sky's light from its outskirts taken out"
+    )
+    if share < MUCH_LIGHT:
+        return Decision("EXTENDED", text, "info")
+    text += ", as its model has them: where its shape is another, the sky is off by a part of that: look at what the model leaves, "
+    return Decision("EXTENDED", text + "or take the sky from another exposure with --sky_obsid N", "warn")
 
 
 def _change(before: np.ndarray, now: np.ndarray, good: np.ndarray) -> float:

@@ -59,7 +59,7 @@ def _take_off(seen, spread, band):
 
 
 @njit(cache=True, fastmath=FAST)
-def _level_equations(image, weight, window, first, alive, ridge):
+def level_equations(image, weight, window, first, alive, ridge):
     """Normal equations of the rows' levels, the amplitudes of the fibres eliminated column by column.
 
     A column's fibres have the tridiagonal matrix N = P' W P; what they leave of the levels is W - W P N^-1 P' W.  The elements of
@@ -171,14 +171,25 @@ def row_levels(
         as the bias frames show it (`rowwander`): the prior, without which rows that do not wander would get the noise of this fit
     """
     ny = image.shape[0]
-    part, weight = np.zeros((2, ny, image.shape[1] // BIN), np.float32)
-    frame = (plain(image, np.float32), plain(light, np.float32), noise_floor(noise, image.shape), plain(bad, np.bool_))
-    _binned(*frame, PROFILE_ERROR, PIXEL_ERROR, part, weight)
+    part, weight = binned_columns(image, noise, bad, light)
     thin = model.every(BIN, BIN // 2)
-    full, rhs = _level_equations(part, weight, *thin.windows, plain(model.alive, np.bool_), RIDGE)
+    full, rhs = level_equations(part, weight, *thin.windows, plain(model.alive, np.bool_), RIDGE)
     inside = slice(SIZE, SIZE + ny)
     lower = np.ascontiguousarray(full[inside, BAND:].T)
     return _solved(lower, rhs[inside], wander).astype(np.float32)[:, None]
+
+
+def binned_columns(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, light: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of `BIN` columns of the image and their weights in the level of their row, (ny, nx // BIN) float32 each.
+
+    Parameters are those of `row_levels`.
+    """
+    part, weight = np.zeros((2, image.shape[0], image.shape[1] // BIN), np.float32)
+    frame = (plain(image, np.float32), plain(light, np.float32), noise_floor(noise, image.shape), plain(bad, np.bool_))
+    _binned(*frame, PROFILE_ERROR, PIXEL_ERROR, part, weight)
+    return part, weight
 
 
 def _solved(lower: np.ndarray, rhs: np.ndarray, wander: np.ndarray) -> np.ndarray:

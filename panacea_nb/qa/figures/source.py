@@ -170,10 +170,11 @@ def source_model(result) -> Drawing:
         )
     else:
         kind = "Disk" if source.disk else "Moffat"
+        index = f", Sérsic index {number(source.disk, 2)}" if source.disk else ""
         oval = f", oval by {100 * np.hypot(*source.shear):.0f} %" if np.hypot(*source.shear) > OVAL else ""
         sure = f": place and shape tell its flux to {100 * source.flux_error:.2g} %" if np.isfinite(source.flux_error) else ""
         headline = (
-            f"{kind} of {number(source.fwhm)}″ FWHM, β {number(source.beta, 2)}{oval}, "
+            f"{kind} of {number(source.fwhm)}″ FWHM{index}, β {number(source.beta, 2)}{oval}, "
             f"at reduced χ² {number(source.chi, 2)}{sure}"
         )
     fig = canvas(headline, height=max(1.15 + 1.36 * len(parts), 3.4))

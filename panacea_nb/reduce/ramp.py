@@ -1,0 +1,92 @@
+"""Level of each amplifier along its rows in a science frame: electronics that settle let it run by parts of an electron."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.polynomial import legendre
+
+from ..decisions import Decision
+from .arrays import BLOCK, plain
+from .extract import RIDGE, FiberModel
+from .kernels import SIZE
+from .rowlevel import BIN, binned_columns, level_equations
+
+BLOCKS = 2  # of `BLOCK` bins of `BIN` columns, over which a level is measured
+TERMS = 4  # Legendre terms of an amplifier's level along its rows
+LIGHT_ERROR = (
+    0.002  # of the fibres' light in a pixel: what profiles and scattered light may be wrong by, smoothly along the chip
+)
+SURE = 25.0  # by which chi-square must fall where a level is not the same in all columns
+TOLD = 0.2  # e- per pixel, from which a ramp is told
+
+
+def amplifier_ramps(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray
+) -> np.ndarray | None:
+    """How the level of each amplifier changes along its rows, (2, nx) float32 [e-], beside its mean; None where nothing is sure.
+
+    The overscan tells the level at the end of a row, bias frames how it usually runs.  A frame's own run is told from the pixels
+    that fibres leave free or share the least, as `rowlevel.row_levels` does for rows: amplitudes of all fibres are eliminated
+    column by column.  Some tenths of an electron in every pixel are per cent of a dark sky, of other sign in the two halves of
+    the slit.
+
+    Parameters
+    ----------
+    image : (ny, nx) [e-], background and levels of rows subtracted; the amplifiers are its two halves
+    noise, bad, model, light : see `rowlevel.row_levels`
+    """
+    ny, nx = image.shape
+    centre, level, error, under = _levels(image, noise, bad, model, light)
+    x = 2.0 * (np.arange(nx) + 0.5) / nx - 1.0
+    ramps = np.zeros((2, nx), np.float32)
+    for amplifier in range(2):
+        known = np.isfinite(error[amplifier])
+        if known.sum() <= TERMS:
+            continue
+        sigma = np.hypot(error[amplifier], LIGHT_ERROR * under[amplifier])[known]
+        design = legendre.legvander(2.0 * centre[known] / nx - 1.0, TERMS - 1) / sigma[:, None]
+        value = level[amplifier, known] / sigma
+        coef = np.linalg.lstsq(design, value, rcond=None)[0]
+        constant = (design[:, 0] @ value) / (design[:, 0] @ design[:, 0])
+        fall = np.sum((value - constant * design[:, 0]) ** 2) - np.sum((value - design @ coef) ** 2)
+        if fall > SURE:
+            ramps[amplifier] = legendre.legval(x, coef)
+    return ramps if ramps.any() else None
+
+
+def _levels(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Levels of the amplifiers in groups of columns: their middle (n,) [px], levels, errors, light of the fibres (2, n) [e-]."""
+    ny = image.shape[0]
+    part, weight = binned_columns(image, noise, bad, light)
+    window, first = model.every(BIN, BIN // 2).windows
+    alive, half = plain(model.alive, np.bool_), ny // 2
+    starts = range(0, part.shape[1] - BLOCK + 1, BLOCKS * BLOCK)
+    level, error, under = np.zeros((2, len(starts))), np.full((2, len(starts)), np.inf), np.zeros((2, len(starts)))
+    centre = np.zeros(len(starts))
+    for k, start in enumerate(starts):
+        columns = slice(start, min(start + BLOCKS * BLOCK, part.shape[1]))
+        blocks = slice(start // BLOCK, start // BLOCK + BLOCKS)
+        centre[k] = 0.5 * BIN * (columns.start + columns.stop)
+        some = (plain(a[:, columns], np.float32) for a in (part, weight))
+        matrix, rhs = level_equations(*some, window[blocks], first[blocks], alive, RIDGE)
+        for a, begin in enumerate((0, half)):
+            rows = slice(SIZE + begin, SIZE + begin + half)
+            total = matrix[rows].sum()  # of the whole half: levels that fibres could imitate have no part in it
+            if total > 0:
+                level[a, k], error[a, k] = rhs[rows].sum() / total, total**-0.5
+            under[a, k] = light[begin : begin + half, BIN * columns.start : BIN * columns.stop].mean()
+    return centre, level, error, under
+
+
+def ramp_decision(ramps: np.ndarray) -> list[Decision]:
+    """What is said of ramps (2, nx) [e-]; nothing of small ones."""
+    worst = float(np.abs(ramps).max())
+    if worst < TOLD:
+        return []
+    text = (
+        f"the level of the amplifiers runs along the rows by up to {worst:.2f} electrons per pixel otherwise than in the bias frames, "
+        "as the pixels with least light show: taken out"
+    )
+    return [Decision("AMPRAMP", text, "info")]
