@@ -36,7 +36,7 @@ def extracted(task: Task, found: raw.Exposure, marks: Iterable[Mark]) -> Bundle:
     own = list(marks)
     marked = cosmicmarks.masks(own, data.shape) if own else None
     known = {"marked": marked, "sky_lines": sky_lines, "wander": cal.bias.wander, "templates": templates}
-    known |= {"flat_error": cal.flat_error, "arcs": cal.arcs}
+    known |= {"flat_error": cal.flat_error, "arcs": cal.arcs, "shares": cal.shares}
     optics = (cal.bad, cal.model, cal.scatter, cal.wavelength, cal.lsf, cal.throughput, cal.positions)
     result = physics.extract_exposure(data, image.mask, noise, *optics, **known, response=facts.response())
     arrays = {

@@ -39,6 +39,7 @@ class Calibration:
     profile_scale : float, K of the flux scale
     positions : (nf, 2) IFU arcsec
     arcs : (2, m), the arc lines that the wavelengths rest on [A, air], and by how much these are too large there [px]
+    shares : (2, n), light that fibre profiles and scattered light leave under the fibres, see `ramp.level_shares`
     """
 
     bias: MasterBias
@@ -54,6 +55,7 @@ class Calibration:
     profile_scale: float
     positions: np.ndarray
     arcs: np.ndarray
+    shares: np.ndarray
 
     @property
     def binning(self) -> int:
@@ -114,12 +116,13 @@ def load(task: Task) -> Calibration:
     traced = _read(task, "02_trace", "trace", "coef", "alive", "sigmas", "weights")
     model, scatter = load_model(traced)
     waves = _read(task, "03_wavelength", "wavelength", "lsf")
-    flats = _read(task, "04_flat", "throughput", "pixelflat", "pixelerror", "defects")
+    flats = _read(task, "04_flat", "throughput", "pixelflat", "pixelerror", "defects", "shares")
     return Calibration(
         bias, dark, bad | flats.flag("defects"), model, scatter, waves["wavelength"], waves["lsf"], flats["throughput"],
         flats["pixelflat"], flats["pixelerror"], float(flats.meta["profile_scale"]),
         find_channel(task.channel).fiber_positions(),
         np.asarray(waves.meta.get("lines", [[], []]), float),  # reductions made before they were kept have none
+        flats["shares"],
     )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ def extract_exposure(
     sky_lines: np.ndarray,
     wander: np.ndarray,
     flat_error: np.ndarray,
+    shares: np.ndarray | None = None,
     templates=None,
     response=None,
     arcs: np.ndarray | None = None,
@@ -105,6 +106,7 @@ def extract_exposure(
     positions : (nf, 2) [arcsec]
     wander : (2, 3), see `rowlevel.row_levels`
     flat_error : (nx,), relative error of the pixel flat: it limits bright stars, and counts in weights and variances
+    shares : see `ramp.level_shares`
     sky_lines : (n,) [A]; templates : see `zero_of`; response, arcs : see `zero_from_lines`
     marked : (ny, nx) bool twice, optional
         Pixels that are hit by cosmic rays, and pixels that are not, by hand.
@@ -139,7 +141,7 @@ def extract_exposure(
     background = background + levels
     tracks = find_tracks(image, noise, bad, moved, background)
     cosmics, result = with_marks(tracks.mask, marked), tracks.extraction
-    ramps = amplifier_ramps(image - background, noise, bad | cosmics, moved, result.model)
+    ramps = amplifier_ramps(image - background, noise, bad | cosmics, moved, result.model, shares)
     if ramps is not None:
         background = background + np.repeat(ramps, image.shape[0] // 2, axis=0)
         decisions += ramp_decision(ramps)

@@ -13,15 +13,20 @@ from .rowlevel import BIN, binned_columns, level_equations
 
 BLOCKS = 2  # of `BLOCK` bins of `BIN` columns, over which a level is measured
 TERMS = 4  # Legendre terms of an amplifier's level along its rows
-LIGHT_ERROR = (
-    0.002  # of the fibres' light in a pixel: what profiles and scattered light may be wrong by, smoothly along the chip
-)
+LIGHT_ERROR = 0.001  # of the fibres' light in a pixel: what is left of errors of profiles and scattered light
+UNKNOWN_ERROR = 0.02  # the same where the flats have not shown these errors
+FAINT = 12.0  # e- per pixel, mean of a frame in which a ramp matters: weights of such a frame show the flats' errors
 SURE = 25.0  # by which chi-square must fall where a level is not the same in all columns
 TOLD = 0.2  # e- per pixel, from which a ramp is told
 
 
 def amplifier_ramps(
-    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    model: FiberModel,
+    light: np.ndarray,
+    shares: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """How the level of each amplifier changes along its rows, (2, nx) float32 [e-], beside its mean; None where nothing is sure.
 
@@ -34,16 +39,20 @@ def amplifier_ramps(
     ----------
     image : (ny, nx) [e-], background and levels of rows subtracted; the amplifiers are its two halves
     noise, bad, model, light : see `rowlevel.row_levels`
+    shares : see `level_shares`
     """
     ny, nx = image.shape
     centre, level, error, under = _levels(image, noise, bad, model, light)
+    unsure = UNKNOWN_ERROR
+    if shares is not None and shares.shape == level.shape:
+        level, unsure = level - shares * under, LIGHT_ERROR
     x = 2.0 * (np.arange(nx) + 0.5) / nx - 1.0
     ramps = np.zeros((2, nx), np.float32)
     for amplifier in range(2):
         known = np.isfinite(error[amplifier])
         if known.sum() <= TERMS:
             continue
-        sigma = np.hypot(error[amplifier], LIGHT_ERROR * under[amplifier])[known]
+        sigma = np.hypot(error[amplifier], unsure * under[amplifier])[known]
         design = legendre.legvander(2.0 * centre[known] / nx - 1.0, TERMS - 1) / sigma[:, None]
         value = level[amplifier, known] / sigma
         coef = np.linalg.lstsq(design, value, rcond=None)[0]
@@ -52,6 +61,24 @@ def amplifier_ramps(
         if fall > SURE:
             ramps[amplifier] = legendre.legval(x, coef)
     return ramps if ramps.any() else None
+
+
+def level_shares(
+    image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray
+) -> np.ndarray:
+    """What the models of profiles and scattered light leave under the fibres, as a share of their light, (2, n).
+
+    In a flat it is as much of the light as in a science frame, and no ramp is of any weight beside it.
+
+    Parameters
+    ----------
+    image : (ny, nx) [e-], a flat with many electrons, background subtracted; light : what its fibres make
+    noise, bad, model : see `rowlevel.row_levels`
+    """
+    factor = FAINT / max(float(light.mean()), 1e-9)
+    _, level, error, under = _levels(image * factor, noise, bad, model, light * factor)
+    known = np.isfinite(error) & (under > 0)
+    return np.divide(level, under, out=np.zeros_like(level), where=known)
 
 
 def _levels(
@@ -86,7 +113,7 @@ def ramp_decision(ramps: np.ndarray) -> list[Decision]:
     if worst < TOLD:
         return []
     text = (
-        f"the level of the amplifiers runs along the rows by up to {worst:.2f} electrons per pixel otherwise than in the bias frames, "
-        "as the pixels with least light show: taken out"
+        f"the level of the amplifiers runs along the rows by up to {worst:.2f} electrons per pixel otherwise than in the bias "
+        "frames, as the darkest pixels show: taken out"
     )
     return [Decision("AMPRAMP", text, "info")]
