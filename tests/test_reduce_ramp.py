@@ -67,6 +67,17 @@ def test_errors_of_the_profiles_are_no_ramp():
     assert amplifier_ramps(image, noise, bad, model, light) is None
 
 
+def test_a_star_is_no_ramp():
+    """What the profiles of a star of a thousand times the sky leave is not like what a flat leaves."""
+    amplitude = LIGHT * np.ones((NF, 1))
+    amplitude[30:34] += 40000.0 * (1 - 0.5 * X)
+    flat, lit, model = frame(904, 3000.0 * np.ones(NX), widening=0.03 * X)
+    shares = level_shares(flat, read_noise(flat), nothing(flat), model, lit)
+    image, light, _ = frame(905, amplitude, widening=0.03 * X)
+    found = amplifier_ramps(image, read_noise(image), nothing(image), model, light, shares)
+    assert found is None or np.abs(found).max() < 0.06
+
+
 @pytest.mark.parametrize(("worst", "told"), [(0.1, 0), (0.4, 1)])
 def test_large_ramps_are_told(worst, told):
     assert len(ramp_decision(np.array([worst * X, 0 * X]))) == told

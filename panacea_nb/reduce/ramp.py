@@ -15,6 +15,7 @@ BLOCKS = 2  # of `BLOCK` bins of `BIN` columns, over which a level is measured
 TERMS = 4  # Legendre terms of an amplifier's level along its rows
 LIGHT_ERROR = 0.001  # of the fibres' light in a pixel: what is left of errors of profiles and scattered light
 UNKNOWN_ERROR = 0.02  # the same where the flats have not shown these errors
+UNEVEN = 1.3  # times the median of the rows' light, that their mean may be without a star
 FAINT = 12.0  # e- per pixel, mean of a frame in which a ramp matters: weights of such a frame show the flats' errors
 SURE = 25.0  # by which chi-square must fall where a level is not the same in all columns
 TOLD = 0.2  # e- per pixel, from which a ramp is told
@@ -42,7 +43,7 @@ def amplifier_ramps(
     shares : see `level_shares`
     """
     ny, nx = image.shape
-    centre, level, error, under = _levels(image, noise, bad, model, light)
+    centre, level, error, under, excess = _levels(image, noise, bad, model, light)
     unsure = UNKNOWN_ERROR
     if shares is not None and shares.shape == level.shape:
         level, unsure = level - shares * under, LIGHT_ERROR
@@ -52,7 +53,8 @@ def amplifier_ramps(
         known = np.isfinite(error[amplifier])
         if known.sum() <= TERMS:
             continue
-        sigma = np.hypot(error[amplifier], unsure * under[amplifier])[known]
+        doubt = np.hypot(unsure * under[amplifier], UNKNOWN_ERROR * excess[amplifier])
+        sigma = np.hypot(error[amplifier], doubt)[known]
         design = legendre.legvander(2.0 * centre[known] / nx - 1.0, TERMS - 1) / sigma[:, None]
         value = level[amplifier, known] / sigma
         coef = np.linalg.lstsq(design, value, rcond=None)[0]
@@ -76,21 +78,30 @@ def level_shares(
     noise, bad, model : see `rowlevel.row_levels`
     """
     factor = FAINT / max(float(light.mean()), 1e-9)
-    _, level, error, under = _levels(image * factor, noise, bad, model, light * factor)
+    _, level, error, under, _ = _levels(image * factor, noise, bad, model, light * factor)
     known = np.isfinite(error) & (under > 0)
     return np.divide(level, under, out=np.zeros_like(level), where=known)
 
 
 def _levels(
     image: np.ndarray, noise: np.ndarray, bad: np.ndarray, model: FiberModel, light: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Levels of the amplifiers in groups of columns: their middle (n,) [px], levels, errors, light of the fibres (2, n) [e-]."""
+) -> tuple[np.ndarray, ...]:
+    """Levels of the amplifiers in groups of columns.
+
+    Returns
+    -------
+    centre : (n,) [px], middle of the columns
+    level, error : (2, n) [e-]
+    under : (2, n) [e-], the fibres' light in a pixel, weighted as the levels are
+    excess : (2, n) [e-], how much more of it is in the mean pixel than in most: that of stars, which no flat is like
+    """
     ny = image.shape[0]
     part, weight = binned_columns(image, noise, bad, light)
     window, first = model.every(BIN, BIN // 2).windows
     alive, half = plain(model.alive, np.bool_), ny // 2
     starts = range(0, part.shape[1] - BLOCK + 1, BLOCKS * BLOCK)
-    level, error, under = np.zeros((2, len(starts))), np.full((2, len(starts)), np.inf), np.zeros((2, len(starts)))
+    level, under, excess = np.zeros((3, 2, len(starts)))
+    error = np.full(level.shape, np.inf)
     centre = np.zeros(len(starts))
     for k, start in enumerate(starts):
         columns = slice(start, min(start + BLOCKS * BLOCK, part.shape[1]))
@@ -103,8 +114,11 @@ def _levels(
             total = matrix[rows].sum()  # of the whole half: levels that fibres could imitate have no part in it
             if total > 0:
                 level[a, k], error[a, k] = rhs[rows].sum() / total, total**-0.5
-            under[a, k] = light[begin : begin + half, BIN * columns.start : BIN * columns.stop].mean()
-    return centre, level, error, under
+            lit = light[begin : begin + half, BIN * columns.start : BIN * columns.stop].mean(axis=1)
+            trust = weight[begin : begin + half, columns].sum(axis=1)
+            under[a, k] = (trust * lit).sum() / max(float(trust.sum()), 1e-30)
+            excess[a, k] = max(float(lit.mean() - UNEVEN * np.median(lit)), 0.0)
+    return centre, level, error, under, excess
 
 
 def ramp_decision(ramps: np.ndarray) -> list[Decision]:
