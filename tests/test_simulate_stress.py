@@ -10,7 +10,7 @@ import pytest
 from panacea_nb import simulate
 from panacea_nb.instrument import DEFAULT_AREA, N_COLUMNS, N_FIBERS, channel
 from panacea_nb.simulate import detector
-from panacea_nb.simulate.field import PointSource
+from panacea_nb.simulate.field import Galaxy, PointSource
 from panacea_nb.simulate.optics import N_ROWS, channel_model
 from panacea_nb.simulate.scenario import Target, plan_night
 
@@ -103,9 +103,32 @@ def test_focus_widens_the_fibres_of_science_frames_alone(tmp_path):
     assert valleys["sci", 0.05] > 1.02 * valleys["sci", 0.0]
 
 
+def test_half_of_a_galaxys_light_is_within_its_radius():
+    """Of a round one in perfect seeing, whatever its Sersic index; and it stands where it should."""
+    ch = channel("orange")
+    wave = np.full((N_FIBERS, 2), [5799.0, 5801.0])
+    x, y = ch.fiber_positions().T
+    for index in (0.5, 1.0, 2.0):
+        path = Galaxy(0.3, 5.0, 0.0, 0.0, 1.5, 1.0, 0.0, index=index).path(ch, np.array([5800.0]))
+        place = (-float(path[0][0]), -float(path[1][0]))
+        share = Galaxy(0.3, 5.0, *place, 1.5, 1.0, 0.0, index=index).fraction(ch, wave)[:, 0]
+        assert share[np.hypot(x, y) < 1.5].sum() == pytest.approx(0.5, abs=0.06)
+        assert (share * x).sum() == pytest.approx(0.0, abs=0.05)
+
+
+def test_ramps_change_from_frame_to_frame_and_mean_nothing():
+    amp = detector.amplifier(3, "orange", "RL")
+    frames = [detector.read_out(None, amp, 0.0, np.random.default_rng(k), ramp=2.0).astype(float) for k in range(40)]
+    plain = [detector.read_out(None, amp, 0.0, np.random.default_rng(k)).astype(float) for k in range(4)]
+    rise = [f[:, 1800:2000].mean() - f[:, 64:264].mean() for f in frames]
+    usual = np.mean([f[:, 1800:2000].mean() - f[:, 64:264].mean() for f in plain])
+    assert np.std(rise) == pytest.approx(2.0 * 1736 / 1031.5, rel=0.3)
+    assert np.mean(rise) == pytest.approx(usual, abs=1.6)
+
+
 def test_every_stress_night_can_be_planned():
     names = [n for n in simulate.SCENARIOS if n.startswith("stress-")]
-    assert len(names) == 13
+    assert len(names) == 15
     for name in names:
         plans = plan_night(DATE, 2, simulate.scenario(name), DEFAULT_AREA)
         kinds = [p.target.kind for p in plans if p.kind == "sci" and p.target.arm == "B"]

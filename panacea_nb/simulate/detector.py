@@ -221,7 +221,7 @@ def cosmic_rays(exptime: float, rate: float, rng: np.random.Generator) -> tuple[
 
 
 def read_out(electrons: np.ndarray | None, amp: Amplifier, exptime: float, rng: np.random.Generator, binning: int = 1,
-             mirrored: bool = False, row_jitter: float = 0.0) -> np.ndarray:  # fmt: skip
+             mirrored: bool = False, row_jitter: float = 0.0, ramp: float = 0.0) -> np.ndarray:  # fmt: skip
     """Read one amplifier.
 
     Parameters
@@ -236,6 +236,8 @@ def read_out(electrons: np.ndarray | None, amp: Amplifier, exptime: float, rng: 
         Store the columns in reverse order (AMPNAME of LR or UL).
     row_jitter : float
         Scatter [ADU] of the rows' levels, from row to row; besides, the level drifts slowly.
+    ramp : float
+        Scatter [ADU] from frame to frame of how much the level rises from the middle of the rows to their end.
 
     Returns
     -------
@@ -260,6 +262,8 @@ def read_out(electrons: np.ndarray | None, amp: Amplifier, exptime: float, rng: 
     frame[:, columns] = 6 + 4e-3 * last
     frame[:, columns + 1] = 0.8 + 5e-4 * last
     frame[:, :columns] += (1 + 0.01 * rng.standard_normal()) * _bin(amp.structure, binning) / binning
+    if ramp:
+        frame[:, :columns] += np.float32(ramp * rng.standard_normal()) * np.linspace(-1, 1, columns, dtype=np.float32)
     drift = gaussian_filter1d(np.cumsum(rng.standard_normal(AMP_ROWS)), 3) * 0.05
     drift += row_jitter * rng.standard_normal(AMP_ROWS)
     frame += (amp.level + 1.5 * rng.standard_normal() + drift - drift.mean()).astype(np.float32)[:, None]

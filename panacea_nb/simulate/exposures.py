@@ -94,7 +94,7 @@ def expose(context: Context, plan: ExposurePlan) -> Iterator[Member]:
             amp = detector.amplifier(seed, name, amp_name)
             half = None if image is None else image[i * AMP_ROWS : (i + 1) * AMP_ROWS]
             mirrored = amp_name in scn.mirrored
-            data = detector.read_out(half, amp, plan.exptime, rng, scn.binning, mirrored, scn.row_jitter)
+            data = detector.read_out(half, amp, plan.exptime, rng, scn.binning, mirrored, scn.row_jitter, scn.ramp)
             header = frame_header(
                 plan, scn, ch, amp_name, amp.gain, amp.read_noise, plan.label == context.first_science, seed
             )
@@ -147,10 +147,10 @@ def target_image(seed: int, plan: ExposurePlan, ch: Channel, refraction: float) 
     if target.kind != "galaxy":
         return PointSource(plan.seeing, plan.beta, x, y, refraction, plan.shear)
     # a galaxy stands to one side, so that some of the field stays blank
-    x += 2.0 * rng.choice([-1, 1])
-    return Galaxy(
-        plan.seeing, plan.beta, x, y, rng.uniform(1.8, 2.2), rng.uniform(0.5, 0.8), rng.uniform(0, np.pi), refraction
-    )
+    side = 2.0 * rng.choice([-1, 1])
+    x += side if target.place is None else 0.0
+    size = rng.uniform(1.8, 2.2), rng.uniform(0.5, 0.8), rng.uniform(0, np.pi)
+    return Galaxy(plan.seeing, plan.beta, x, y, *size, refraction, target.index)
 
 
 @lru_cache(maxsize=2)

@@ -81,7 +81,7 @@ class PointSource:
 
 @dataclass(frozen=True)
 class Galaxy:
-    """An inclined exponential disc behind the seeing.
+    """An inclined disc of Sersic's profile behind the seeing.
 
     Attributes
     ----------
@@ -91,6 +91,8 @@ class Galaxy:
         Effective radius [arcsec] along the major axis.
     ratio, angle : float
         Axis ratio, and angle [rad] of the major axis against x.
+    index : float
+        Sersic index: 1 an exponential, 1/2 a Gaussian.
     """
 
     seeing: float
@@ -101,6 +103,7 @@ class Galaxy:
     ratio: float
     angle: float
     refraction: float = 1.0
+    index: float = 1.0
 
     def fwhm(self, wave: np.ndarray) -> np.ndarray:
         """Seeing FWHM [arcsec] at wavelengths [A]."""
@@ -118,7 +121,9 @@ class Galaxy:
         dx, dy = np.meshgrid(axis, axis)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         r = np.hypot(dx * cos + dy * sin, (dy * cos - dx * sin) / self.ratio)
-        image = np.exp(-1.678 * r / self.radius)
+        # half of the light within the effective radius (Ciotti & Bertin 1999, A&A 352, 447)
+        b = 2 * self.index - 1 / 3 + 0.009876 / self.index
+        image = np.exp(-b * (r / self.radius) ** (1 / self.index))
         # the disc is far wider than the change of seeing over a channel: one blur, at mid-channel, serves
         alpha2 = (self.fwhm(nodes.mean()) / 2) ** 2 / (2 ** (1 / self.beta) - 1)
         blur = (1 + (dx**2 + dy**2) / alpha2) ** -self.beta

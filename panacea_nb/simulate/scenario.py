@@ -54,6 +54,8 @@ class Target:
         Points and galaxies: range of the continuum in the brightest fibre, in units of the sky's.
     place : tuple of float, optional
         Where it stands on the IFU [arcsec], the pointing error apart; by default anywhere near the middle.
+    index : float
+        Sersic index of a galaxy.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Target:
     program: str = ""
     brightness: tuple[float, float] = (0.5, 1.0)
     place: tuple[float, float] | None = None
+    index: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -93,6 +96,8 @@ class Scenario:
     row_jitter : float
         Scatter [ADU] of the detector rows' levels from row to row.  Panacea takes one level per frame and gets on with it, so it is
         small.
+    ramp : float
+        Scatter [ADU] from frame to frame of how much an amplifier's level rises along its rows.
     binning : int
         1, or 2 for 2x1 (pairs of columns).
     guider : bool
@@ -132,6 +137,7 @@ class Scenario:
     flexure: tuple[float, float] = (0.1, 0.3)
     cosmic_rate: float = 0.05
     row_jitter: float = 0.05
+    ramp: float = 0.0
     binning: int = 1
     guider: bool = True
     refraction: float = 1.0
@@ -180,6 +186,10 @@ def _stress(*kinds: str, **changes: object) -> Scenario:
         "bright": lambda arm: replace(_faint(arm, 1, 3), name=f"SIMBRIGHT{arm}", brightness=(100.0, 100.0)),
         # the outermost fibres stand at 6.2, 3.5 arcsec
         "edge": lambda arm: replace(_faint(arm, 2, 4), name=f"SIMEDGE{arm}", brightness=(1.0, 2.0), place=(5.8, 1.0)),
+        # in the middle of the field, a Gaussian, a steep one with wide wings
+        "middle": lambda arm: replace(_galaxy(arm), name=f"SIMMIDDLE{arm}", place=(0.3, 0.0)),
+        "soft": lambda arm: replace(_galaxy(arm), name=f"SIMSOFT{arm}", index=0.5),
+        "steep": lambda arm: replace(_galaxy(arm), name=f"SIMSTEEP{arm}", index=2.0),
         "blank": lambda arm: Target(f"SIMBLANK{arm}", "blank", arm, 900.0, 1, "HET25-1-105"),
     }
     return Scenario(tuple(t for arm in "BR" for t in (_standard(arm), *(makers[k](arm) for k in kinds))), **changes)
@@ -202,6 +212,8 @@ SCENARIOS: dict[str, Scenario] = {
     "stress-amplifier": _stress("faint", lost=(("twi", 2, "LU"), ("twi", 2, "RL"))),
     "stress-guider": _stress("faint", guider=False),
     "stress-rows": _stress("faint", "galaxy", row_jitter=0.2),
+    "stress-ramps": _stress("faint", "galaxy", ramp=0.25),
+    "stress-galaxies": _stress("middle", "soft", "steep"),
     "stress-binning": _stress("faint", "galaxy", binning=2),
     "stress-optics": _stress("faint", oval=0.1, reflection=0.003),
     "stress-refraction": _stress("faint", refraction=1.2),
