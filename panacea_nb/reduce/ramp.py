@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.polynomial import legendre
+from scipy.interpolate import UnivariateSpline
 
 from ..decisions import Decision
 from .arrays import BLOCK, plain
@@ -12,12 +12,13 @@ from .kernels import SIZE
 from .rowlevel import BIN, binned_columns, level_equations
 
 BLOCKS = 2  # of `BLOCK` bins of `BIN` columns, over which a level is measured
-TERMS = 4  # Legendre terms of an amplifier's level along its rows
+LEAST_LEVELS = 8  # along the rows of an amplifier
 LIGHT_ERROR = 0.001  # of the fibres' light in a pixel: what is left of errors of profiles and scattered light
 UNKNOWN_ERROR = 0.02  # the same where the flats have not shown these errors
+EXCESS_ERROR = 0.003  # of the light of stars in the mean pixel: what they may leave in pixels far from them
 UNEVEN = 1.3  # times the median of the rows' light, that their mean may be without a star
 FAINT = 12.0  # e- per pixel, mean of a frame in which a ramp matters: weights of such a frame show the flats' errors
-SURE = 25.0  # by which chi-square must fall where a level is not the same in all columns
+SURE = 20.0  # by which chi-square must be larger than noise makes it, where a level is not the same in all columns
 TOLD = 0.2  # e- per pixel, from which a ramp is told
 
 
@@ -47,21 +48,19 @@ def amplifier_ramps(
     unsure = UNKNOWN_ERROR
     if shares is not None and shares.shape == level.shape:
         level, unsure = level - shares * under, LIGHT_ERROR
-    x = 2.0 * (np.arange(nx) + 0.5) / nx - 1.0
     ramps = np.zeros((2, nx), np.float32)
     for amplifier in range(2):
         known = np.isfinite(error[amplifier])
-        if known.sum() <= TERMS:
+        if known.sum() < LEAST_LEVELS:
             continue
-        doubt = np.hypot(unsure * under[amplifier], UNKNOWN_ERROR * excess[amplifier])
-        sigma = np.hypot(error[amplifier], doubt)[known]
-        design = legendre.legvander(2.0 * centre[known] / nx - 1.0, TERMS - 1) / sigma[:, None]
-        value = level[amplifier, known] / sigma
-        coef = np.linalg.lstsq(design, value, rcond=None)[0]
-        constant = (design[:, 0] @ value) / (design[:, 0] @ design[:, 0])
-        fall = np.sum((value - constant * design[:, 0]) ** 2) - np.sum((value - design @ coef) ** 2)
-        if fall > SURE:
-            ramps[amplifier] = legendre.legval(x, coef)
+        doubt = np.hypot(unsure * under[amplifier], EXCESS_ERROR * excess[amplifier])
+        weight = 1.0 / np.hypot(error[amplifier], doubt)[known]
+        value = level[amplifier, known]
+        chi = np.sum((weight * (value - np.average(value, weights=weight**2))) ** 2)
+        if chi - known.sum() > SURE:
+            # As smooth as the errors allow.
+            spline = UnivariateSpline(centre[known], value, weight, s=float(known.sum()), ext="const")
+            ramps[amplifier] = spline(np.arange(nx))
     return ramps if ramps.any() else None
 
 
