@@ -28,7 +28,8 @@ SETTLED = 0.0015  # of the sky, by which it may still change then
 SURER = 9.0  # by which chi-square must fall where a disk is fitted to what may be a star in bad seeing
 STAR_DOUBT, DISK_DOUBT = 0.1, 0.3  # of a source's light, that may differ from its model before it is an outlier
 MUCH_LIGHT = 0.025  # of the sky's, that an object may have in the sky fibres without a warning
-FAR_TOO_WIDE = 4.0  # sigma beyond the seeing that was expected, from which nothing is a star
+FAR_TOO_WIDE = 4.0  # sigma beyond the seeing that was expected, from which only what has surely a star's image is one
+SURELY_STAR = 1.5  # times its chi-square that of a disk must then be
 CLEARLY = 0.85  # of the limits between stars and extended objects
 MIN_SKY_FIBERS = 60
 SKY_ERROR = 0.03  # of the sky's lines: what their model may be wrong by in a fibre
@@ -129,7 +130,7 @@ def model_field(
     broad, settled = False, False
     for turn in range(max(rounds + 1, DISK_ROUNDS)):
         # Two sources push each other about, so they get a round more; sky and outskirts of a galaxy settle slowly.
-        if turn >= rounds and (settled or turn >= (DISK_ROUNDS if broad else rounds + (companion is not None))):
+        if turn >= (DISK_ROUNDS if broad and not settled else rounds + (companion is not None)):
             break
         before = sky
         sky = sky_fit(
@@ -171,9 +172,11 @@ def model_field(
                     positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=scatter,
                     electron=electron, prior=prior, disk=True,
                 )  # fmt: skip
-                if not known and (wider := surprise(source, prior.point)) < FAR_TOO_WIDE**2:
+                if not known:
                     star, galaxy = (misfit(s, positions, search, refraction) for s in (source, disk))
-                    disk = disk if star + wider > galaxy + SURER else None
+                    wider = surprise(source, prior.point)
+                    far = wider > FAR_TOO_WIDE**2 and galaxy < SURELY_STAR * star
+                    disk = disk if far or star + wider > galaxy + SURER else None
         broad = disk is not None
         if broad:
             # The free wings of a Moffat would be taken for sky, or the sky for its wings: galaxies fall off exponentially.
