@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -145,34 +146,24 @@ def model_field(
         density = rest * electron
         spread = variance * electron**2
         level = native * electron
-        source, search = find_source(
-            positions,
-            centre,
-            density,
-            spread,
-            level,
-            good,
-            refraction,
-            wave_ref=wave_ref,
-            fixed=fixed,
-            prior=prior,
-            systematic=sky.level_scatter,
-            electron=electron,
-        )
+        seen_as = (positions, centre, density, spread, level, good, refraction)
+        look = partial(find_source, *seen_as, wave_ref=wave_ref, prior=prior, electron=electron)
         source_native = np.zeros((nf, nx))
+        settling = broad and turn >= rounds  # it is known what the object is
+        if not settling:
+            source, search = look(fixed=fixed, systematic=sky.level_scatter)
         if source is None:
             seen, stray = amplitude, None
         disk = None
         if source is not None and fixed is None:
-            known = prior.extended or _is_extended(source, broad)
+            known = settling or prior.extended or _is_extended(source, broad)
             if known or is_wide(source, prior.point):
                 noise = np.sqrt(np.maximum(sky.level_error**2 - FLAT_ERROR**2, 0.0))
                 scatter = min(sky.level_scatter, local_scatter(sky.level, noise, sky.fibers, neighbours, FLAT_ERROR))
-                disk, _ = find_source(
-                    positions, centre, density, spread, level, good, refraction, wave_ref=wave_ref, systematic=scatter,
-                    electron=electron, prior=prior, disk=True,
-                )  # fmt: skip
-                if not known:
+                disk, found = look(disk=True, systematic=scatter)
+                if settling:
+                    search = found
+                if not known and disk is not None:
                     star, galaxy = (misfit(s, positions, search, refraction) for s in (source, disk))
                     wider = surprise(source, prior.point)
                     far = wider > FAR_TOO_WIDE**2 and galaxy < SURELY_STAR * star
