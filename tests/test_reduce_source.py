@@ -475,6 +475,14 @@ def test_place_is_told_from_how_the_light_changes_where_levels_are_uncertain():
     assert 0.5 < pull < 1.5
 
 
+def test_a_path_that_no_air_makes_is_not_followed():
+    """A source whose blue light lies aside, as of two stars: the table's path is kept, and it is told."""
+    path = Refraction(PATH.wavelength, 1.9 * PATH.x, 1.9 * PATH.y)
+    source, _ = search(*star(np.random.default_rng(163), 2.0e3, path), systematic=0.0)
+    assert source.path == (0.0, 0.0)
+    assert [(d.code, d.severity) for d in source.decisions] == [("REFRPATH", "warn")]
+
+
 @pytest.mark.parametrize(("scale", "turn", "severity"), [(1.2, 15.0, "info"), (1.44, -44.0, "warn"), (0.6, 0.0, "warn")])
 def test_a_path_that_no_air_makes_is_warned_of(scale, turn, severity):
     decision = path_decision(scaled_path(scale, turn))

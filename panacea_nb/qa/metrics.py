@@ -171,7 +171,8 @@ def flux(result, scale, decisions) -> dict[str, float]:
         "fallbacks": float(sum(d.severity == "warn" for d in decisions)),
     }
     if result.source is not None:
-        values["seeing"] = result.source.fwhm
+        if not result.source.extended:
+            values["seeing"] = result.source.fwhm
         values["psf_chi"] = result.source.chi
         values["disk_rest" if result.source.extended else "psf_rest"] = 100 * result.source.unexplained
     return values

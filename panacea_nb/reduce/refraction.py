@@ -55,6 +55,12 @@ def scaled_path(scale: float, turn: float) -> tuple[float, float]:
     return float(scale * np.cos(angle) - 1), float(scale * np.sin(angle))
 
 
+def is_usual(path: tuple[float, float]) -> bool:
+    """Whether air and telescope can make such a change of the path."""
+    scale, turn = path_scale(path)
+    return USUAL_SCALE[0] <= scale <= USUAL_SCALE[1] and abs(turn) <= USUAL_TURN
+
+
 def path_decision(path: Sequence[float]) -> Decision:
     """What is said of a path that is not the table's."""
     scale, turn = path_scale(path)
@@ -62,10 +68,11 @@ def path_decision(path: Sequence[float]) -> Decision:
         f"the source's own light shows its path by refraction: {scale:.2f} times as long as the instrument's table has it, "
         f"turned by {turn:.1f} deg"
     )
-    if USUAL_SCALE[0] <= scale <= USUAL_SCALE[1] and abs(turn) <= USUAL_TURN:
+    if is_usual(path):
         return Decision("REFRPATH", text, "info")
     text += (
-        ": no air does that. It may be two stars of different colours closer than the seeing, whose spectra are then mixed, or an "
-        "object that is elsewhere in one colour than in another: look at its image and at what the model leaves in 06_sky"
+        ": no air does that, and the table's path is kept. It may be two stars of different colours closer than the seeing, whose "
+        "spectra are then mixed, or an object that is elsewhere in one colour than in another: look at its image and at what the "
+        "model leaves in 06_sky"
     )
     return Decision("REFRPATH", text, "warn")

@@ -13,7 +13,7 @@ from ..instrument import LENSLET_PITCH
 from .chunks import SYSTEMATIC, chunk_means, level_shapes, whitening, with_levels
 from .detection import detection_map, line_search, significance
 from .psf import lenslet_fractions
-from .refraction import Refraction, path_decision
+from .refraction import Refraction, is_usual, path_decision
 from .sky import field_basis
 from .sourceprior import PATH_CHANGES, ShapePrior, SourcePrior
 
@@ -222,12 +222,14 @@ def fit_point_source(
     tilts = np.pad(field_basis(positions, 2).T[:, None, :] * light[:, None], ((0, 0), *beside))
     how = {"loss": "soft_l1", "f_scale": 3.0, "x_scale": "jac", "max_nfev": 60}
     fit = least_squares(residuals, p0, bounds=bounds, **how)
+    decisions = []
     if snr > PATH_FREE and wave.size > 1 and not disk:
         room = [np.pad(side, (0, 2), constant_values=value) for side, value in zip(bounds, (-1.0, 1.0), strict=True)]
         other = least_squares(residuals, np.concatenate([fit.x, path]), bounds=room, **how)
         apart = refraction.apart(whole(other.x)[7:9], path, wave)
         if 2 * (fit.cost - other.cost) > PATH_SURE and apart > PATH_LEAST:
-            fit = other
+            decisions.append(path_decision(whole(other.x)[7:9]))
+            fit = other if is_usual(whole(other.x)[7:9]) else fit
     par = whole(fit.x)
     shape = _shapes(par, positions, wave, wave_ref, refraction)
     flux, error = _chunk_fluxes(shape, means, weight)
@@ -246,7 +248,6 @@ def fit_point_source(
     if fixed:
         sigma = np.concatenate([[np.nan, np.nan], sigma])
     errors = {"x": sigma[0], "y": sigma[1], "fwhm": sigma[2] * np.exp(par[2]), "beta": sigma[4], "shear": max(sigma[5:7])}
-    decisions = []
     if np.exp(par[2]) < fwhm_limits[0] * 1.02 or np.exp(par[2]) > fwhm_limits[1] * 0.98:
         perhaps = (
             "extended, two sources or noise" if np.exp(par[2]) > fwhm_limits[0] * 1.02 else "a cosmic ray or noise"
@@ -266,8 +267,6 @@ def fit_point_source(
                 "warn",
             )
         )
-    if tuple(par[7:9]) != tuple(path):
-        decisions.append(path_decision(par[7:9]))
     return PointSource(
         float(par[0]), float(par[1]), wave_ref, float(np.exp(par[2])), float(par[3]), float(par[4]), snr,
         {k: float(v) for k, v in errors.items()}, fixed, chi, wave, flux, error, decisions,
