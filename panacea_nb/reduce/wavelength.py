@@ -18,6 +18,8 @@ SAME_LINE = 0.5  # A, from a line of the list: it is the one that was named
 # shape of the slit: it may have terms of higher degree.
 DEGREES = ((3, 3), (3, 4), (3, 5), (4, 4), (4, 5), (5, 5))
 DEGREES_BESIDE = ((1, 1), (2, 2), (3, 3), (3, 4), (3, 5))
+LSF_DEGREES = ((2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (4, 4))  # of the lines' widths, along the chip and in all
+WIDTH_ERROR = 0.02  # px, of a line's width that no noise explains
 EMPTY_STRETCH = 0.15  # of the chip without an arc line is worth a warning
 MUCH_LONGER = 2.0  # than the longest between the lines of the list
 MAX_RMS = 0.35  # px; a solution worse than this is none
@@ -306,25 +308,41 @@ def fiber_offsets(residual: np.ndarray, used: np.ndarray, error: np.ndarray) -> 
 
 
 def fit_lsf(lines: LineFits, used: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Gaussian sigma [px] of the line-spread function over fibres and columns: a degree-2 surface through the lines' widths."""
+    """Gaussian sigma [px] of the line-spread function over fibres and columns, float32.
+
+    A polynomial surface through the lines' widths, its degree chosen by the Bayesian information criterion, and what single fibres
+    differ from it by in all their lines.
+    """
     nf, nx = shape
     f = np.repeat(_unit(np.arange(nf, dtype=float), 0, nf - 1)[None, :], used.shape[0], axis=0)
     x = _unit(lines.centre, 0, nx - 1)
     strong = used & (lines.error < 0.08)
     if strong.sum() < 60:
         strong = used
-    degree = 2 if (strong.sum(axis=1) > nf // 5).sum() >= 4 else 1
-    good = strong.copy()
-    weight = 1.0 / (lines.error**2 + 0.02**2)
-    for _ in range(5):
-        w = np.sqrt(weight[good])
-        coef = np.linalg.lstsq(_vander(x[good], f[good], degree) * w[:, None], lines.sigma[good] * w, rcond=None)[0]
-        rest = lines.sigma - _vander(x, f, degree) @ coef
-        spread = 1.4826 * np.median(np.abs(rest[good])) + 0.005
-        good = strong & (np.abs(rest) < 4 * spread)
+    n_lines = int((strong.sum(axis=1) > nf // 5).sum())
+    error = np.hypot(lines.error, WIDTH_ERROR)
+    best = None
+    for along, degree in LSF_DEGREES if n_lines >= 4 else ((1, 1),):
+        if along > 2 and n_lines < along + 3:
+            continue
+        good, terms = strong.copy(), _vander(x, f, degree, along)
+        for _ in range(5):
+            coef = _fitted(terms[good] / error[good][:, None], lines.sigma[good] / error[good])
+            rest = lines.sigma - terms @ coef
+            rest = rest - fiber_offsets(rest, good, lines.error)
+            spread = 1.4826 * np.median(np.abs(rest[good])) + 0.005
+            good = strong & (np.abs(rest) < 4 * spread)
+        effective = max(n_lines * 8, 20)  # as of wavelengths: fibres of a line are not independent witnesses
+        # Outliers of one degree must not make another's merit.
+        chi = np.mean(np.minimum((rest[strong] / error[strong]) ** 2, 16.0))
+        bic = effective * np.log(chi) + np.log(effective) * terms.shape[-1]
+        if best is None or bic < best[0]:
+            best = bic, coef, fiber_offsets(lines.sigma - terms @ coef, good, lines.error), along, degree
+    _, coef, offset, along, degree = best
     grid_f = np.broadcast_to(_unit(np.arange(nf, dtype=float), 0, nf - 1)[:, None], (nf, nx))
     grid_x = np.broadcast_to(_unit(np.arange(nx, dtype=float), 0, nx - 1), (nf, nx))
-    return np.clip(_vander(grid_x, grid_f, degree) @ coef, 0.5, 6.0).astype(np.float32)
+    surface = _vander(grid_x, grid_f, degree, along) @ coef + offset[:, None]
+    return np.clip(surface, 0.5, 6.0).astype(np.float32)
 
 
 def solve_wavelength(
