@@ -31,8 +31,8 @@ RESPONSE = np.interp(GRID, *FACTS.response())
 DEAD = 200
 
 
-def star_share(x=0.3, y=-0.4, fwhm=1.6):
-    """Share of the star's light in each native sample, along the channel's own refraction path."""
+def star_share(x=0.3, y=-0.4, fwhm=1.6, beta=3.5, disk=0.0):
+    """Share of the star's light (or a galaxy's) in each native sample, along the channel's own refraction path."""
     path = FACTS.refraction()
     middle = 0.5 * (FACTS.wave_min + FACTS.wave_max)
     nodes = np.linspace(WAVE.min(), WAVE.max(), 40)
@@ -40,7 +40,7 @@ def star_share(x=0.3, y=-0.4, fwhm=1.6):
         np.interp(nodes, path["wavelength"], path[k]) - np.interp(middle, path["wavelength"], path[k])
         for k in ("x", "y")
     )
-    at = lenslet_fractions(POSITIONS, x + dx, y + dy, fwhm * (nodes / middle) ** -0.2, 3.5)
+    at = lenslet_fractions(POSITIONS, x + dx, y + dy, fwhm * (nodes / middle) ** -0.2, beta, disk=disk)
     return np.stack([np.interp(WAVE[f], nodes, at[:, f]) for f in range(NF)])
 
 
@@ -264,3 +264,18 @@ def test_what_bright_neighbours_leave_is_not_taken_for_the_fainter_source():
     sky.meta["source"], sky.meta["companion"] = known_star(3.3, 0.8), known_star(-2.0, -0.4)
     result = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())
     assert (result.source.x, result.source.y) == pytest.approx((3.3, 0.8), abs=0.2)
+
+
+def test_all_light_of_an_extended_object_is_that_of_its_disk():
+    """An exponential galaxy of 3 arcsec FWHM: a Moffat's wings would add a tenth and more, most of it outside of the field."""
+    fwhm, steep = 3.0, 1.5
+    cal, spectra, sky = exposure(1500.0 * star_share(-1.0, 0.3, fwhm, steep, 1.0))
+    sky.meta["source"] = {**known_star(-1.0, 0.3), "fwhm": fwhm, "beta": steep, "disk": 1.0}
+    ratios = []
+    for source in (sky.meta["source"], None):
+        sky.meta["source"] = source
+        result = calibrate("orange", cal, spectra, sky, SCALE, RESPONSE, FluxOptions())
+        ratios.append(np.mean((result.spectrum.flux / (1500.0 * SCALE.factor * RESPONSE))[INNER]))
+        assert (result.source.disk > 0) == (source is not None)
+    assert ratios[0] == pytest.approx(1.0, abs=0.03)
+    assert ratios[1] > 1.06

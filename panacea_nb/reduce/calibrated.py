@@ -273,7 +273,7 @@ def measured(even: Rectified, options: FluxOptions, air: Transmission | None = N
     source, search = find_source(
         positions, grid, np.where(good, skysub - even.under - beside, 0.0), variance * correlated, sky_flux + even.under, good,
         refraction, wave_ref=centre, fixed=options.fixed, prior=prior, systematic=float(even.meta["level_scatter"]),
-        electron=even.electron, near=near,
+        electron=even.electron, near=near, disk=target is not None and target.disk > 0 and options.fixed is None,
     )  # fmt: skip
     spectrum, shapes, limit = _spectrum(source, others, field, centre, even.shared, (even.coupling, even.gain))
     own_light = skysub - beside if options.extraction == "aperture" else skysub
