@@ -218,7 +218,7 @@ def source_model(result) -> Drawing:
         alt = f"No source was found (best S/N {number(result.search.get('best'))}): the fibres' light, without a model."
     else:
         alt = (
-            f"Source model: {kind} of {number(source.fwhm)} arcsec FWHM, beta {number(source.beta, 2)}{oval}{sure}; reduced "
+            f"Source model: {kind} of {number(source.fwhm)} arcsec FWHM{index}, beta {number(source.beta, 2)}{oval}{sure}; reduced "
             f"chi-square {number(source.chi, 2)}, {number(100 * source.unexplained, 2)} % of the light unexplained; "
             f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the "
             f"{' / '.join(p[0] for p in parts)} part."
@@ -227,7 +227,7 @@ def source_model(result) -> Drawing:
 
 
 def _radial(ax: Axes, result, parts) -> None:
-    """Light of fibres over the source's total against distance, in rings, with the Moffat."""
+    """Light of fibres over the source's total against distance, in rings, with the model."""
     source = result.source
     if source is None:
         nothing(ax, "no source")
