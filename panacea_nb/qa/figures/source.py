@@ -169,12 +169,12 @@ def source_model(result) -> Drawing:
             f"No source to model (best S/N {number(result.search.get('best'))}): light of the fibres without the sky"
         )
     else:
-        kind = "Disk" if source.disk else "Moffat"
-        index = f", Sérsic index {number(source.disk, 2)}" if source.disk else ""
+        kind = "Sérsic" if source.disk else "Moffat"
+        shape = f"n {number(source.disk, 2)}" if source.disk else f"β {number(source.beta, 2)}"
         oval = f", oval by {100 * np.hypot(*source.shear):.0f} %" if np.hypot(*source.shear) > OVAL else ""
         sure = f": place and shape tell its flux to {100 * source.flux_error:.2g} %" if np.isfinite(source.flux_error) else ""
         headline = (
-            f"{kind} of {number(source.fwhm)}″ FWHM{index}, β {number(source.beta, 2)}{oval}, "
+            f"{kind} of {number(source.fwhm)}″ FWHM, {shape}{oval}, "
             f"at reduced χ² {number(source.chi, 2)}{sure}"
         )
     fig = canvas(headline, height=max(1.15 + 1.36 * len(parts), 3.4))
@@ -218,7 +218,7 @@ def source_model(result) -> Drawing:
         alt = f"No source was found (best S/N {number(result.search.get('best'))}): the fibres' light, without a model."
     else:
         alt = (
-            f"Source model: {kind} of {number(source.fwhm)} arcsec FWHM{index}, beta {number(source.beta, 2)}{oval}{sure}; reduced "
+            f"Source model: {kind} of {number(source.fwhm)} arcsec FWHM, {shape.replace('β', 'beta')}{oval}{sure}; reduced "
             f"chi-square {number(source.chi, 2)}, {number(100 * source.unexplained, 2)} % of the light unexplained; "
             f"the residual of the fibres is {' / '.join(number(v, 2) for v in left_over)} times their noise in the "
             f"{' / '.join(p[0] for p in parts)} part."
