@@ -47,9 +47,13 @@ def rows(reduced_night):
 
 
 @pytest.mark.parametrize("channel", ["orange", "farred"])
-def test_the_arc_lines_that_wavelengths_rest_on_are_handed_on(reduced_night, channel):
+def test_what_only_the_extraction_asks_of_the_calibrations_is_handed_on(reduced_night, channel):
+    """Arc lines that the wavelengths rest on; what the fibre models leave under the fibres, which is per mille of their light."""
     task = session.open(stage="05_extract", output=reduced_night.layout.output, night=NIGHT, channel=channel)
-    wave, left = calibration.load(task).arcs
+    known = calibration.load(task)
+    assert known.shares.shape == (2, 16)
+    assert 0 < np.abs(known.shares).max() < 0.01
+    wave, left = known.arcs
     listed = np.asarray(find_channel(channel).arc_lines()["wavelength"], float)
     assert 5 <= wave.size <= listed.size
     assert np.isin(wave, listed).all()

@@ -39,7 +39,7 @@ class Calibration:
     profile_scale : float, K of the flux scale
     positions : (nf, 2) IFU arcsec
     arcs : (2, m), the arc lines that the wavelengths rest on [A, air], and by how much these are too large there [px]
-    shares : (2, n), light that fibre profiles and scattered light leave under the fibres, see `ramp.level_shares`
+    shares : (2, n) or None, light that fibre profiles and scattered light leave under the fibres, see `ramp.level_shares`
     """
 
     bias: MasterBias
@@ -55,7 +55,7 @@ class Calibration:
     profile_scale: float
     positions: np.ndarray
     arcs: np.ndarray
-    shares: np.ndarray
+    shares: np.ndarray | None
 
     @property
     def binning(self) -> int:
@@ -122,7 +122,7 @@ def load(task: Task) -> Calibration:
         flats["pixelflat"], flats["pixelerror"], float(flats.meta["profile_scale"]),
         find_channel(task.channel).fiber_positions(),
         np.asarray(waves.meta.get("lines", [[], []]), float),  # reductions made before they were kept have none
-        flats["shares"],
+        flats.arrays.get("shares"),  # the same
     )  # fmt: skip
 
 

@@ -311,13 +311,12 @@ def fit_sky(
             degree = min(degree, allowed)
         weight = np.where(chosen[:, None] & ~clipped, base_weight, 0.0)
         # Gradient: relative levels of the sky fibres as a low polynomial over the field.
-        basis = np.column_stack([np.ones(nf), field_basis(positions, degree)])
+        basis = np.column_stack([np.ones(nf), field_basis(positions, 2 if broad else degree)])
         before = gradient
         if broad:
-            full = np.column_stack([np.ones(nf), field_basis(positions, 2)])
             clean = np.where(stray | clipped, 0, base_weight)
             lines = line_levels(data, clean, model / before[:, None], throughput * dispersion)
-            gradient = levels_beside(full, (level, np.hypot(error, share)), lines, share, chosen, alive, GRADIENT_PRIOR)
+            gradient = levels_beside(basis, (level, np.hypot(error, share)), lines, share, chosen, alive, GRADIENT_PRIOR)
         else:
             gradient = fit_plane(basis, level, np.hypot(error, SOURCE_ERROR * share), chosen)
         gradient = gradient / np.mean(gradient[may])
