@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -62,6 +63,29 @@ def execute(tmp_path, monkeypatch):
     assert server is None or server.process.poll() is not None
     for folder in made:
         scratch.files.remove_tree(folder)
+
+
+def test_a_forked_kernel_has_what_the_notebooks_import_and_takes_ordinary_pages(execute):
+    ask = "import json, sys, numpy; print(json.dumps([sorted(sys.modules), numpy._core.multiarray._get_madvise_hugepage()]))"
+    (*_, [told]), session = execute("fork", ask)
+    assert session.warm
+    loaded, huge_pages = json.loads(told["text"])
+    wanted = imported_by_notebooks()
+    assert len(wanted) > 15
+    assert wanted - set(loaded) == set()
+    assert not huge_pages
+
+
+def imported_by_notebooks() -> set[str]:
+    """The package's modules in the import statements of all notebooks; those of the panels are for people only."""
+    root = Path(__file__).parents[1]
+    names = set()
+    for notebook in (root / "notebooks").glob("*.ipynb"):
+        code = "\n".join("".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code")
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("panacea_nb") and "interactive" not in node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if (root / f"{name.replace('.', '/')}.py").exists()}
 
 
 def test_forked_and_plain_kernels_give_the_same_and_are_as_private(execute):

@@ -13,10 +13,12 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # In the order of their cost; the package's own rooms bring the rest. pyplot loads no backend before its first figure.
@@ -30,12 +32,8 @@ PRELOAD = (
     "astropy.table",
     "astropy.coordinates",
     "matplotlib.pyplot",
-    "panacea_nb.instrument",
-    "panacea_nb.raw",
-    "panacea_nb.reduce",
-    "panacea_nb.products.session",
-    "panacea_nb.qa",
 )
+ROOMS = ("instrument", "raw", "reduce", "products", "qa")  # what notebooks call: all modules of them
 # Rooms whose ``warm_up`` loads more: compiled code, fonts, coordinates, tables.
 WARM = (
     "panacea_nb.reduce.warmup",
@@ -64,7 +62,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Nobody debugs these kernels, and debugpy takes each of them longer than all the rest of its start.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
-    for name in (*PRELOAD, *KERNEL):
+    for name in (*PRELOAD, *_rooms(), *KERNEL):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     del sys.modules["debugpy"]
@@ -83,6 +81,15 @@ def main() -> None:
     _reply(replies, {"ready": threads == 1, "threads": threads, "pid": os.getpid()})
     if threads == 1:
         _serve(requests, replies, requests)
+
+
+def _rooms() -> Iterator[str]:
+    """The package's modules that notebooks may import."""
+    for room in ROOMS:
+        package = f"{__package__.partition('.')[0]}.{room}"
+        yield package
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            yield module.name
 
 
 def _serve_node(listener: socket.socket, lifeline: int) -> None:

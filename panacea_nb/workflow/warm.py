@@ -20,7 +20,9 @@ MODULE = "panacea_nb.workflow.forkserver"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 # glibc gives arrays of more than 32 MB, such as a frame in double precision, back to the system when they are freed, and each new
 # one costs its pages again, some per cent of a task's CPU.  A process that lives for one task keeps them for the next array.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+# numpy asks for huge pages for its arrays.  Each of them has to be found and cleared: in a process that lives for seconds this
+# takes more CPU than ordinary pages do, up to a whole task's own where memory is fragmented or that of a virtual machine.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32), "NUMPY_MADVISE_HUGEPAGE": "0"}
 # What belongs to the task that happens to be the first.
 _PRIVATE = ("XDG_", "JUPYTER_", "IPYTHON", "PANACEA_NB_STAGING", "PANACEA_NB_TOKEN")
 _QUEUE = 256  # workers that may ask while it is still busy with its imports
@@ -37,7 +39,7 @@ def shared_environment() -> dict[str, str]:
     return {
         **os.environ,
         **dict.fromkeys(THREADS, "1"),
-        **MALLOC,
+        **MEMORY,
         "PYTHONPATH": processes.python_path(),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "JUPYTER_PLATFORM_DIRS": "1",
