@@ -37,11 +37,24 @@ def source(x=0.4, y=-0.3, wave=5000.0, fwhm=1.5, beta=3.1, **more):
 def test_standards_give_the_exponent_by_their_errors():
     prior, decision = standards_prior([(3.0, 0.01), (3.2, 0.01), (5.0, 0.5), (float("nan"), 0.1)])
     assert prior.point.beta[0] == pytest.approx(3.1)
-    assert 0.2 < prior.point.beta[1] < 0.25
+    assert prior.point.beta[1] == pytest.approx(0.14, abs=0.01)
     assert decision.code == "PSFSTANDARD"
     prior, decision = standards_prior([])
     assert prior.point.beta == MOFFAT_BETA
     assert decision.code == "PSFDEFAULT"
+
+
+@pytest.mark.parametrize("scatter", [0.05, 0.1, 0.3])
+def test_several_standards_show_how_much_the_exponent_changes(scatter):
+    """What the next exposure shows lies within the prior's width, whatever the night's scatter is."""
+    rng = np.random.default_rng(8)
+    pulls = []
+    for _ in range(400):
+        error = rng.uniform(0.02, 0.1, 6)
+        true = 3.3 + scatter * rng.normal(size=7)
+        beta, sigma = standards_prior(zip(true[:6] + error * rng.normal(size=6), error, strict=True))[0].point.beta
+        pulls.append((true[6] - beta) / sigma)
+    assert 0.6 < np.std(pulls) < 1.5
 
 
 def test_the_guide_cameras_give_the_width_of_faint_stars():

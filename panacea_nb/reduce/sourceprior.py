@@ -19,7 +19,7 @@ Known = tuple[float, float]  # value and its 1-sigma error
 
 SEEING_EXPONENT = (-0.2, 0.05)  # FWHM ~ wavelength^q: Kolmogorov's q and its scatter
 MOFFAT_BETA = (3.5, 0.6)  # prior of the Moffat exponent
-BETA_CHANGES = 0.2  # of the exponent from exposure to exposure of a night: width of the prior that standards give
+BETA_CHANGES = 0.1  # of the exponent from exposure to exposure of a night: telescope and air change little
 BETA_ACROSS = 0.05  # of the exponent between two channels in one exposure
 BETA_KNOWN = 0.3  # error of a standard's exponent above which it says nothing
 SEEING_PRIOR = (1.5, 0.5)  # arcsec; HET's usual image quality
@@ -110,7 +110,8 @@ def prior_from_dict(values: Mapping[str, Any]) -> SourcePrior:
 def standards_prior(measured: Iterable[Known]) -> tuple[SourcePrior, Decision]:
     """Prior whose Moffat exponent is that of the night's standards on the same channel.
 
-    A faint source does not show its wings; what telescope and air do to a point of light changes little over a night.
+    A faint source does not show its wings; what telescope and air do to a point of light changes little over a night.  How
+    little, several standards show by their differences beyond their errors.
 
     Parameters
     ----------
@@ -120,10 +121,12 @@ def standards_prior(measured: Iterable[Known]) -> tuple[SourcePrior, Decision]:
     if not known:
         text = f"no standard of the night shows the shape of a point source: Moffat exponent {MOFFAT_BETA[0]} +- {MOFFAT_BETA[1]}"
         return SourcePrior(), Decision("PSFDEFAULT", text, "info")
-    beta = np.array(known)
-    weight = 1.0 / (beta[:, 1] ** 2 + BETA_CHANGES**2)
-    mean = float((weight * beta[:, 0]).sum() / weight.sum())
-    sigma = float(np.sqrt(BETA_CHANGES**2 + 1.0 / weight.sum()))
+    beta, error = np.array(known).T
+    seen = max(((beta - beta.mean()) ** 2).sum() - (error**2).mean() * (beta.size - 1), 0.0)
+    changes = (BETA_CHANGES**2 + seen) / beta.size  # what is usual counts as one more difference
+    weight = 1.0 / (error**2 + changes)
+    mean = float((weight * beta).sum() / weight.sum())
+    sigma = float(np.sqrt(changes + 1.0 / weight.sum()))
     return SourcePrior(ShapePrior(beta=(mean, sigma))), Decision(
         "PSFSTANDARD", f"Moffat exponent {mean:.2f} +- {sigma:.2f} from {len(known)} standard(s) of the night", "info"
     )
